@@ -1,0 +1,1 @@
+"""The cloister command: starts the services as processes on one machine."""

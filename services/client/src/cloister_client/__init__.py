@@ -1,0 +1,1 @@
+"""One site: a Flower SuperNode with its ClientApp and its own shard."""

@@ -1,0 +1,67 @@
+"""The fixed form of serialised inputs, to which the inference service holds every input."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from concrete.ml.deployment import FHEModelClient, FHEModelServer
+
+from cloister_shared.errors import CloisterError
+
+SEEDED_LWE_BYTES = 24
+"""A seeded LWE ciphertext: 16 bytes of seed, then the body as a little-endian uint64."""
+WORD_BYTES = 8
+"""Cap'n Proto aligns all data to words (https://capnproto.org/encoding.html)."""
+
+
+@dataclass(frozen=True)
+class PayloadForm:
+    """What all serialised inputs of a circuit share."""
+
+    template: bytes
+    """An input whose ciphertexts' own bytes are zero."""
+    data_offset: int
+    """Where the ciphertexts' own bytes begin."""
+    data_bytes: int
+    output_bytes: int
+    evaluation_keys: bytes
+    """The serialised empty set of evaluation keys."""
+
+
+def payload_form(folder: Path, n_features: int) -> PayloadForm:
+    """Find the form by encrypting under fresh keys and seeing which bytes differ.
+
+    Args:
+        folder: holds client.zip and server.zip.
+        n_features: inputs of the circuit.
+
+    Raises:
+        CloisterError: inputs differ outside the ciphertexts' own bytes, or the circuit needs
+            evaluation keys.
+    """
+    zeros = np.zeros((1, n_features), dtype=np.int64)
+    payloads, key_sets = [], set()
+    for _ in range(4):
+        client = FHEModelClient(str(folder))
+        client.generate_private_and_evaluation_keys()
+        payloads.append(client.client.encrypt(zeros).serialize())
+        key_sets.add(client.get_serialized_evaluation_keys())
+    if len(key_sets) != 1:
+        raise CloisterError("this circuit needs evaluation keys; only linear models can be served")
+    if len({len(payload) for payload in payloads}) != 1:
+        raise CloisterError("inputs of this circuit differ in length")
+
+    stacked = np.stack([np.frombuffer(payload, dtype=np.uint8) for payload in payloads])
+    offset, data_bytes = _data_offset(stacked), SEEDED_LWE_BYTES * n_features
+    stacked[:, offset : offset + data_bytes] = 0
+    if (stacked != stacked[0]).any():
+        raise CloisterError("inputs of this circuit differ outside their ciphertexts")
+    (evaluation_keys,) = key_sets
+    output = FHEModelServer(str(folder)).run(payloads[0], evaluation_keys)
+    return PayloadForm(stacked[0].tobytes(), offset, data_bytes, len(output), evaluation_keys)
+
+
+def _data_offset(stacked: npt.NDArray[np.uint8]) -> int:
+    first = int(np.flatnonzero((stacked != stacked[0]).any(axis=0))[0])
+    return first - first % WORD_BYTES

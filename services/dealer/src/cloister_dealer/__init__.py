@@ -1,0 +1,1 @@
+"""Deals a dataset into shards and leases one to each simulated site."""

@@ -1,0 +1,1 @@
+"""Evaluates models on encrypted inputs over the Open Inference Protocol."""

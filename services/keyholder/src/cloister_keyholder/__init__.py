@@ -1,0 +1,1 @@
+"""SDK and command line of the party that alone holds the keys."""

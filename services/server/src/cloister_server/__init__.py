@@ -1,0 +1,1 @@
+"""The Flower SuperLink that sites and trainer meet at."""

@@ -1,0 +1,1 @@
+"""Runs a federated training as Flower ServerApp and publishes the aggregate."""

@@ -1,0 +1,1 @@
+"""What two Cloister services must agree on, and nothing else."""

@@ -1,0 +1,64 @@
+"""What the compiler says of an artifact and the inference service relies on."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CLIENT_ZIP = "client.zip"
+"""Concrete ML's client side, for the key holder; the model card is added to it as card.json."""
+SERVER_ZIP = "server.zip"
+"""Concrete ML's server side, as MLIR."""
+REFERENCE = "reference.npz"
+"""The circuit in the clear; absent where its publication is switched off."""
+INPUT_TEMPLATE = "input_template.bin"
+"""A serialised input with zeros for its data: every other byte of an input must equal it."""
+EVALUATION_KEYS = "evaluation_keys.bin"
+"""The serialised empty set of evaluation keys, for circuits that need none."""
+CARD = "card.json"
+WEIGHTS = "weights.npz"
+
+
+class Circuit(BaseModel):
+    """Parameters and sizes of a compiled circuit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_features: int = Field(ge=1)
+    n_outputs: int = Field(ge=1)
+    bits_inputs: int = Field(ge=1)
+    bits_weights: int = Field(ge=1)
+    width: int = Field(ge=1)
+    """Bits of the integer scores, the sign included where there is one."""
+    signed: bool
+    """Whether the integer scores have a sign."""
+    lwe_dimension: int = Field(ge=1)
+    input_bytes: int = Field(ge=1)
+    """Length of every serialised input."""
+    input_data_offset: int = Field(ge=0)
+    """Where, in a serialised input, the ciphertexts' own bytes begin."""
+    input_data_bytes: int = Field(ge=1)
+    output_bytes: int = Field(ge=1)
+    """Length of every serialised output."""
+
+
+class Verification(BaseModel):
+    """How many probes went through real encrypted execution, each equal to the clear result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    extreme: int = Field(ge=1)
+    boundary: int = Field(ge=1)
+    random: int = Field(ge=1)
+
+
+class ArtifactDetails(BaseModel):
+    """The details in an artifact's manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_version: int = Field(ge=1)
+    model_digest: str
+    """Digest of the files of the model this was compiled from."""
+    client_digest: str
+    """SHA-256 of client.zip: a ciphertext names it, and another one's is refused."""
+    circuit: Circuit
+    verification: Verification
+    libraries: dict[str, str]

@@ -1,0 +1,62 @@
+"""The Open Inference Protocol v2 with its binary tensor extension, for ciphertexts.
+
+A ciphertext is one element of a BYTES tensor. In the binary extension a body is a JSON header,
+whose length the HTTP header ``Inference-Header-Content-Length`` gives, and then the tensors' data;
+every BYTES element is preceded by its length as a little-endian uint32.
+Source: https://github.com/kserve/open-inference-protocol and
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+import struct
+from collections.abc import Sequence
+
+from cloister_shared.errors import CloisterError
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+CLIENT_DIGEST = "Cloister-Client-Digest"
+"""The SHA-256 of the client.zip that a ciphertext was encrypted for, where the body is raw."""
+CLIENT_DIGEST_PARAMETER = "client_digest"
+"""The same as a request parameter, where the body has a JSON header."""
+INPUT_NAME = "ciphertext"
+OUTPUT_NAME = "result"
+
+_LENGTH = struct.Struct("<I")
+
+
+def encode_elements(elements: Sequence[bytes]) -> bytes:
+    """Return the binary data of a BYTES tensor.
+
+    Raises:
+        CloisterError: an element has 4 GiB or more.
+    """
+    parts: list[bytes] = []
+    for element in elements:
+        if len(element) >= 1 << 32:
+            raise CloisterError("an element of a BYTES tensor must be below 4 GiB")
+        parts += (_LENGTH.pack(len(element)), element)
+    return b"".join(parts)
+
+
+def decode_elements(data: bytes | memoryview, count: int) -> list[bytes]:
+    """Return the ``count`` elements of a BYTES tensor's binary data.
+
+    Raises:
+        CloisterError: the data ends early, or goes on after the last element.
+    """
+    view = memoryview(data)
+    elements: list[bytes] = []
+    position = 0
+    for index in range(count):
+        if position + _LENGTH.size > len(view):
+            raise CloisterError(f"the tensor's data ends before element {index} of {count}")
+        (length,) = _LENGTH.unpack_from(view, position)
+        position += _LENGTH.size
+        if position + length > len(view):
+            raise CloisterError(
+                f"element {index} is said to have {length} bytes; {len(view) - position} follow"
+            )
+        elements.append(bytes(view[position : position + length]))
+        position += length
+    if position != len(view):
+        raise CloisterError(f"{len(view) - position} bytes follow the last of {count} elements")
+    return elements

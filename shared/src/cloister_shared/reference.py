@@ -1,0 +1,132 @@
+"""The compiled linear circuit in the clear: what encrypted execution must equal, bit by bit."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cloister_shared.errors import CloisterError
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """Uniform quantisation of the inputs, as Concrete ML's ``UniformQuantizer`` does it.
+
+    ``q = clip(rint(x / scale + zero_point), low, high)``; all inputs share it.
+    """
+
+    scale: float
+    zero_point: int
+    low: int
+    """Smallest quantised value."""
+    high: int
+    """Largest quantised value."""
+
+    def quantise(self, unit: Floats) -> Integers:
+        """Quantise values in [0, 1], shape kept; the result is C-contiguous int64."""
+        quantised = np.rint(unit / self.scale + self.zero_point)
+        return np.ascontiguousarray(np.clip(quantised, self.low, self.high), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Float weights and the integer circuit made of them: ``scores = q @ weights + bias``.
+
+    The model's scores are ``output_scale * (integer_scores - output_zero_point)``.
+    """
+
+    coef: Floats
+    """Shape (n_outputs, n_features)."""
+    intercept: Floats
+    """Shape (n_outputs,)."""
+    weights: Integers
+    """Integer weights, shape (n_features, n_outputs)."""
+    bias: Integers
+    """Integer bias, shape (n_outputs,)."""
+    input_scale: Floats
+    input_zero_point: Integers
+    input_low: Integers
+    input_high: Integers
+    output_scale: Floats
+    output_zero_point: Integers
+    """Shape (n_outputs,)."""
+
+    @property
+    def quantiser(self) -> Quantiser:
+        """The quantiser of the inputs."""
+        return Quantiser(
+            float(self.input_scale),
+            int(self.input_zero_point),
+            int(self.input_low),
+            int(self.input_high),
+        )
+
+    def float_scores(self, unit: Floats) -> Floats:
+        """Scores of the float model for rows in [0, 1], shape (n, n_outputs)."""
+        scores: Floats = unit @ self.coef.T + self.intercept
+        return scores
+
+    def integer_scores(self, quantised: Integers) -> Integers:
+        """Exact integer scores of quantised rows, shape (n, n_outputs)."""
+        scores: Integers = quantised @ self.weights + self.bias
+        return scores
+
+    def dequantise(self, integer_scores: Integers) -> Floats:
+        """Integer scores to scores, shape kept."""
+        scores: Floats = self.output_scale * (integer_scores - self.output_zero_point)
+        return scores
+
+    def integer_bounds(self) -> tuple[Integers, Integers]:
+        """Smallest and largest integer score each output can reach, each of shape (n_outputs,)."""
+        at_low, at_high = self.weights * int(self.input_low), self.weights * int(self.input_high)
+        return (
+            np.minimum(at_low, at_high).sum(axis=0) + self.bias,
+            np.maximum(at_low, at_high).sum(axis=0) + self.bias,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write every array to the .npz file at ``path``."""
+        np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def read(cls, path: Path) -> "Reference":
+        """Read a reference from the .npz file at ``path``.
+
+        Raises:
+            CloisterError: the file is missing, is not .npz, lacks an array, or shapes disagree.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                reference = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except (OSError, ValueError, KeyError) as error:
+            raise CloisterError(f"{path} does not hold a reference: {error}") from None
+        reference.check()
+        return reference
+
+    def check(self) -> None:
+        """Raise unless all shapes agree with each other.
+
+        Raises:
+            CloisterError: naming the array that does not fit.
+        """
+        n_outputs, n_features = self.coef.shape if self.coef.ndim == 2 else (0, 0)
+        for name, shape in (
+            ("coef", (n_outputs, n_features)),
+            ("intercept", (n_outputs,)),
+            ("weights", (n_features, n_outputs)),
+            ("bias", (n_outputs,)),
+            ("output_zero_point", (n_outputs,)),
+            ("input_scale", ()),
+            ("input_zero_point", ()),
+            ("input_low", ()),
+            ("input_high", ()),
+            ("output_scale", ()),
+        ):
+            if getattr(self, name).shape != shape:
+                raise CloisterError(
+                    f"reference: {name} has shape {getattr(self, name).shape}, not {shape}"
+                )

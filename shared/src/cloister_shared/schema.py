@@ -1,0 +1,123 @@
+"""The public description of a dataset. It holds no data and nothing derived from data."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cloister_shared.digests import digest_json
+from cloister_shared.errors import CloisterError
+
+Label = int | str
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Feature(BaseModel):
+    """One input column and its declared bounds, in the unit of the raw data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    low: FiniteFloat
+    high: FiniteFloat
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"feature {self.name}: low {self.low} must be below high {self.high}")
+        return self
+
+
+class DatasetSchema(BaseModel):
+    """Feature names, declared bounds, image shape and classes of a dataset.
+
+    The bounds are declared, never measured: sites and key holder map features from them to [0, 1],
+    and the compiler calibrates from them, so that no step needs anyone's data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = Field(min_length=1)
+    task: Literal["classification"] = "classification"
+    features: tuple[Feature, ...] = Field(min_length=1)
+    image_shape: tuple[int, int] | None = None
+    """Height and width in pixels where the features are an image in row-major order."""
+    classes: tuple[Label, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        names = [feature.name for feature in self.features]
+        if len(set(names)) != len(names):
+            raise ValueError("feature names must be unique")
+        if len({str(label) for label in self.classes}) != len(self.classes):
+            raise ValueError("classes must be unique")
+        if self.image_shape and self.image_shape[0] * self.image_shape[1] != len(self.features):
+            raise ValueError(
+                f"image_shape {self.image_shape} does not hold {len(self.features)} features"
+            )
+        return self
+
+    @property
+    def n_features(self) -> int:
+        """Number of input columns."""
+        return len(self.features)
+
+    @property
+    def n_outputs(self) -> int:
+        """Rows of ``coef_``: one for two classes, else one a class (scikit-learn's convention)."""
+        return 1 if len(self.classes) == 2 else len(self.classes)
+
+    @cached_property
+    def lows(self) -> npt.NDArray[np.float64]:
+        """Lower bounds, shape (n_features,)."""
+        return np.array([feature.low for feature in self.features])
+
+    @cached_property
+    def highs(self) -> npt.NDArray[np.float64]:
+        """Upper bounds, shape (n_features,)."""
+        return np.array([feature.high for feature in self.features])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: two parties with equal digests mean the same columns."""
+        return digest_json(self.model_dump(mode="json"))
+
+    def class_indices(self, labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Return the position of every label in ``classes``, shape (n,).
+
+        Raises:
+            CloisterError: a label is not among the classes; the message names its row.
+        """
+        known = {str(label): index for index, label in enumerate(self.classes)}
+        indices = np.array([known.get(str(label), -1) for label in np.asarray(labels).ravel()])
+        unknown = np.flatnonzero(indices < 0)
+        if unknown.size:
+            row = int(unknown[0])
+            raise CloisterError(
+                f"row {row}: label {np.asarray(labels).ravel()[row]!r} is not a class of "
+                f"{self.dataset}; the classes are {', '.join(map(str, self.classes))}"
+            )
+        return indices.astype(np.int64)
+
+    def labels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
+        """Return the class label at each of ``indices``, shape (n,)."""
+        classes: npt.NDArray[np.generic] = np.array(self.classes)
+        return classes[indices]
+
+
+def read_schema(path: Path) -> DatasetSchema:
+    """Read a schema from a JSON file.
+
+    Raises:
+        CloisterError: the file is missing, or is not a schema.
+    """
+    try:
+        return DatasetSchema.model_validate(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise CloisterError(f"{path} is missing: it must hold the schema as JSON") from None
+    except (ValidationError, ValueError) as error:
+        raise CloisterError(f"{path} is not a schema: {error}") from None

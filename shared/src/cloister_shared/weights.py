@@ -1,0 +1,57 @@
+"""Float weights of a linear model as .npz: arrays only, never pickle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cloister_shared.errors import CloisterError
+from cloister_shared.schema import DatasetSchema
+
+
+@dataclass(frozen=True)
+class LinearWeights:
+    """``coef_`` of shape (n_outputs, n_features) and ``intercept_`` of shape (n_outputs,)."""
+
+    coef: npt.NDArray[np.float64]
+    intercept: npt.NDArray[np.float64]
+
+    @classmethod
+    def zeros(cls, schema: DatasetSchema) -> "LinearWeights":
+        """Return the weights every training starts from."""
+        return cls(np.zeros((schema.n_outputs, schema.n_features)), np.zeros(schema.n_outputs))
+
+    def check(self, schema: DatasetSchema) -> None:
+        """Raise unless the shapes fit ``schema`` and every value is finite.
+
+        Raises:
+            CloisterError: naming the array and what is wrong with it.
+        """
+        for name, array, shape in (
+            ("coef", self.coef, (schema.n_outputs, schema.n_features)),
+            ("intercept", self.intercept, (schema.n_outputs,)),
+        ):
+            if array.shape != shape:
+                raise CloisterError(f"{name} has shape {array.shape}, not {shape}")
+            if not np.isfinite(array).all():
+                raise CloisterError(f"{name} holds values that are not finite")
+
+    def write(self, path: Path) -> None:
+        """Write both arrays to the .npz file at ``path``."""
+        np.savez(path, coef=self.coef, intercept=self.intercept)
+
+    @classmethod
+    def read(cls, path: Path) -> "LinearWeights":
+        """Read both arrays from the .npz file at ``path``.
+
+        Raises:
+            CloisterError: the file is missing, is not .npz, or lacks an array.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(
+                    arrays["coef"].astype(np.float64), arrays["intercept"].astype(np.float64)
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise CloisterError(f"{path} does not hold linear weights: {error}") from None

@@ -1,0 +1,103 @@
+"""Data and compiled artifacts that several tests need, made once a session by the real code."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.linear_model import LogisticRegression
+
+from cloister_shared.artifact import CARD, WEIGHTS
+from cloister_shared.card import FinalMetrics, ModelCard
+from cloister_shared.datasets import DatasetName, schema
+from cloister_shared.registry import Registry
+from cloister_shared.scaling import to_unit
+from cloister_shared.weights import LinearWeights
+
+Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+@pytest.fixture(scope="session")
+def digits_data() -> Data:
+    """Raw features, shape (1797, 64), and labels."""
+    data = load_digits()
+    return data.data, data.target
+
+
+@pytest.fixture(scope="session")
+def breast_cancer_data() -> Data:
+    """Raw features, shape (569, 30), and labels as words."""
+    data = load_breast_cancer()
+    return data.data, data.target_names[data.target]
+
+
+def publish_fitted(root: Path, name: DatasetName, data: Data) -> None:
+    """Fit centrally and publish the model under ``root / "models"``."""
+    description = schema(name)
+    unit, indices = to_unit(data[0], description), description.class_indices(data[1])
+    fitted = LogisticRegression(C=0.1, max_iter=1000).fit(unit, indices)
+    card = ModelCard(
+        name=name,
+        estimator="LogisticRegression",
+        parameters={"penalty": "l2", "C": 0.1, "max_iter": 1000},
+        data=description,
+        rounds=(),
+        final=FinalMetrics(sites=1, accuracy=fitted.score(unit, indices), loss=0.1),
+        libraries={},
+        created=datetime.now(UTC),
+    )
+
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / CARD).write_text(card.model_dump_json())
+        LinearWeights(fitted.coef_, fitted.intercept_).write(folder / WEIGHTS)
+        return {}
+
+    Registry(root / "models").publish(name, "fitted centrally", write)
+
+
+@pytest.fixture(scope="session")
+def compile_published() -> Callable[[Path, DatasetName], None]:
+    """Compile the current model under ``root / "models"`` into ``root / "artifacts"``."""
+    # Importing Concrete ML takes seconds: only the tests that compile pay for it.
+    from cloister_compiler.artifact import publish_artifact  # noqa: PLC0415
+
+    def compile_(root: Path, name: DatasetName) -> None:
+        publish_artifact(
+            Registry(root / "models"),
+            Registry(root / "artifacts"),
+            name,
+            bits=8,
+            publish_reference=True,
+            verification_samples=4,
+        )
+
+    return compile_
+
+
+@pytest.fixture(scope="session")
+def digits_artifacts(
+    tmp_path_factory: pytest.TempPathFactory,
+    digits_data: Data,
+    compile_published: Callable[[Path, DatasetName], None],
+) -> Path:
+    """A folder with models/ and artifacts/ that hold version 1 of ``digits``."""
+    root = tmp_path_factory.mktemp("digits")
+    publish_fitted(root, "digits", digits_data)
+    compile_published(root, "digits")
+    return root
+
+
+@pytest.fixture(scope="session")
+def breast_cancer_artifacts(
+    tmp_path_factory: pytest.TempPathFactory,
+    breast_cancer_data: Data,
+    compile_published: Callable[[Path, DatasetName], None],
+) -> Path:
+    """A folder with models/ and artifacts/ that hold version 1 of ``breast_cancer``."""
+    root = tmp_path_factory.mktemp("breast_cancer")
+    publish_fitted(root, "breast_cancer", breast_cancer_data)
+    compile_published(root, "breast_cancer")
+    return root
