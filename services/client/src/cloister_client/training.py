@@ -1,0 +1,86 @@
+"""Fitting and measuring at one site."""
+
+import warnings
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score, log_loss
+
+from cloister_client.shard import Sample
+from cloister_shared.classification import class_indices, probabilities
+from cloister_shared.estimators import Estimator
+from cloister_shared.schema import DatasetSchema
+from cloister_shared.weights import LinearWeights
+
+ABSENT_CLASS_WEIGHT = 1e-9
+"""Of the zero row that stands for a class a site lacks, so that the fit knows all classes."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracy in [0, 1] and mean cross-entropy in nats, over ``examples`` rows."""
+
+    examples: int
+    accuracy: float
+    loss: float
+
+
+def fit(
+    estimator: Estimator,
+    parameters: dict[str, Any],
+    received: LinearWeights,
+    sample: Sample,
+    data: DatasetSchema,
+) -> LinearWeights:
+    """Fit from the received weights on with the full class list.
+
+    A class of which the site has no row keeps the row of weights it received: the site knows
+    nothing about it. Where one of only two classes is absent, the single row is kept.
+
+    Args:
+        estimator: which scikit-learn class to fit.
+        parameters: of its constructor.
+        received: the global model.
+        sample: the rows to fit.
+        data: the schema, for the class list.
+    """
+    n_classes = len(data.classes)
+    absent = np.setdiff1d(np.arange(n_classes), sample.classes)
+    if n_classes == 2 and absent.size:
+        return received
+    features = np.vstack([sample.features, np.zeros((absent.size, data.n_features))])
+    classes = np.concatenate([sample.classes, absent])
+    weights = np.ones(len(classes))
+    weights[len(sample.classes) :] = ABSENT_CLASS_WEIGHT
+
+    module, name = estimator.sklearn_class.rsplit(".", 1)
+    model = getattr(import_module(module), name)(**parameters)
+    model.classes_ = np.arange(n_classes)
+    # scikit-learn's warm start writes into the arrays it starts from.
+    model.coef_, model.intercept_ = received.coef.copy(), received.intercept.copy()
+    with warnings.catch_warnings():
+        # A round is a few iterations on purpose; the rounds converge, not the fit.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, classes, sample_weight=weights)
+    coef, intercept = model.coef_, model.intercept_
+    if n_classes > 2:
+        coef[absent], intercept[absent] = received.coef[absent], received.intercept[absent]
+    return LinearWeights(coef, intercept)
+
+
+def evaluate(weights: LinearWeights, sample: Sample) -> Metrics:
+    """Measure a model on a site's rows."""
+    scores = sample.features @ weights.coef.T + weights.intercept
+    class_probabilities = probabilities(scores)
+    return Metrics(
+        examples=len(sample.classes),
+        accuracy=float(accuracy_score(sample.classes, class_indices(scores))),
+        loss=float(
+            log_loss(
+                sample.classes, class_probabilities, labels=np.arange(class_probabilities.shape[1])
+            )
+        ),
+    )

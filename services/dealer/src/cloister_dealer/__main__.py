@@ -1,0 +1,31 @@
+"""Deals once, then leases until it is stopped."""
+
+import uvicorn
+
+from cloister_dealer.app import create_app
+from cloister_dealer.deal import deal
+from cloister_dealer.leases import LeaseBook
+from cloister_dealer.settings import Settings
+from cloister_shared.service import run_service
+
+
+def serve(settings: Settings) -> None:
+    """Deal the dataset and lease its shards over HTTP."""
+    dealt = deal(settings)
+    leases = LeaseBook(
+        settings.shards_dir / "leases.json",
+        dealt.digest,
+        len(dealt.shards),
+        settings.lease_seconds,
+    )
+    app = create_app(dealt, leases, settings.shards_dir, settings.lease_seconds)
+    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False)
+
+
+def main() -> None:
+    """Entry point of ``python -m cloister_dealer``."""
+    run_service("dealer", Settings, serve)
+
+
+if __name__ == "__main__":
+    main()

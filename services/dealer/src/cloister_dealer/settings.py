@@ -1,0 +1,38 @@
+"""Settings of the dealer."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from cloister_shared.datasets import DatasetName
+from cloister_shared.service import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Environment variables with the prefix CLOISTER_."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8001, ge=1, le=65535)
+    """Port to listen on."""
+    dataset: DatasetName = "digits"
+    """What is dealt."""
+    mnist_path: Path | None = None
+    """An .npz with x_train, y_train, x_test, y_test; without one, MNIST comes from OpenML."""
+    shards: int = Field(default=10, ge=1, le=1000)
+    """Number of shards; there can be as many sites."""
+    partition: Literal["iid", "dirichlet"] = "iid"
+    """How rows are spread over the shards: evenly, or with label skew."""
+    dirichlet_alpha: float = Field(default=0.3, gt=0)
+    """Label skew of the dirichlet partition: the smaller, the more skewed."""
+    held_out_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the rows kept for the key holder, stratified; MNIST keeps its canonical 10,000."""
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """Equal settings and seed deal equal shards."""
+    lease_seconds: float = Field(default=30, gt=0)
+    """A shard is free again this long after its site was last heard of."""
+    shards_dir: Path = Path("shards")
+    """Where shards and leases are kept."""
+    held_out_dir: Path = Path("held-out")
+    """Where the key holder's samples are written."""

@@ -1,0 +1,168 @@
+"""Trains once, unless the model is there already, and exits."""
+
+import logging
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpx
+
+from cloister_shared.errors import CloisterError
+from cloister_shared.registry import Registry, Version
+from cloister_shared.service import run_service
+from cloister_trainer import plan
+from cloister_trainer.events import run_events
+from cloister_trainer.runs import COMPLETED, FlowerRuns
+from cloister_trainer.settings import Settings
+
+POLL_SECONDS = 1.0
+STATE_SECONDS = 20.0
+"""A ServerApp that is killed is noticed by the SuperLink alone, within about a minute."""
+UNANSWERED_SECONDS = 90.0
+"""A SuperLink that restarts with its database goes on with the run, and is back within this."""
+STOP_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+def train_once(settings: Settings) -> None:
+    """Publish a model of these settings, unless one is published."""
+    plan.check(settings)
+    digest, registry = plan.inputs_digest(settings), Registry(settings.models_dir)
+    published = registry.published_from(settings.model, digest)
+    if published and not settings.retrain:
+        published.verify()
+        registry.set_current(settings.model, published.manifest.version)
+        log.info(
+            "version %d of %s is trained already; CLOISTER_RETRAIN=true trains another",
+            published.manifest.version,
+            settings.model,
+        )
+        return
+    before = published.manifest.version if published else 0
+    _wait_for_superlink(settings)
+    runs = FlowerRuns(settings.superlink, settings.work_dir)
+    runs.stop_unfinished()
+    with _superexec(settings, runs) as superexec:
+        run_id = runs.submit()
+        log.info("submitted run %d", run_id)
+        try:
+            _follow(settings, runs, run_id, superexec)
+        except BaseException:
+            with suppress(CloisterError):
+                runs.stop(run_id)
+            raise
+    _report(registry.published_from(settings.model, digest), before)
+
+
+def _wait_for_superlink(settings: Settings) -> None:
+    deadline = time.monotonic() + settings.start_deadline
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"http://{settings.superlink}/health").is_success:
+                return
+        time.sleep(POLL_SECONDS)
+    raise CloisterError(
+        f"no SuperLink answers at {settings.superlink} within {settings.start_deadline:.0f} s: "
+        "is the server running, and CLOISTER_SUPERLINK right?"
+    )
+
+
+@contextmanager
+def _superexec(settings: Settings, runs: FlowerRuns) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the SuperExec, which starts the ServerApp in this container."""
+    if not settings.superexec_secret.is_file():
+        raise CloisterError(f"{settings.superexec_secret} is missing: the server makes it")
+    command = [
+        "flower-superexec",
+        "--insecure",
+        "--runtime-api-address",
+        settings.superlink,
+        "--superexec-auth-secret-file",
+        str(settings.superexec_secret),
+    ]
+    with subprocess.Popen(command, env=runs.environment()) as process:  # noqa: S603
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _follow(
+    settings: Settings, runs: FlowerRuns, run_id: int, superexec: subprocess.Popen[bytes]
+) -> None:
+    """Return when the run has completed.
+
+    The ServerApp's own events tell at once how it ended; the SuperLink is asked now and then, for
+    the case that the ServerApp was killed.
+
+    Raises:
+        CloisterError: the run failed, with the reason, or the SuperLink is gone.
+    """
+    events = run_events(settings.events_dir, run_id)
+    asked = answered = time.monotonic()
+    told = 0
+    while True:
+        time.sleep(POLL_SECONDS)
+        happened = events.read()
+        for event in happened[told:]:
+            _tell(event)
+            if event["event"] == "failed":
+                raise CloisterError(f"the training failed: {event['reason']}")
+        told = len(happened)
+        published = bool(happened) and happened[-1]["event"] == "published"
+        if superexec.poll() is not None and not published:
+            raise CloisterError(f"the SuperExec ended with code {superexec.returncode}")
+        if published or time.monotonic() - asked >= STATE_SECONDS:
+            asked = time.monotonic()
+            try:
+                state = runs.state(run_id)
+            except CloisterError as error:
+                if asked - answered >= UNANSWERED_SECONDS:
+                    raise
+                log.warning("%s; asking again", error)
+                continue
+            answered = asked
+            if state.status == COMPLETED:
+                return
+            if state.is_finished:
+                raise CloisterError(f"the run ended as {state.status}: {state.details}")
+
+
+def _tell(event: dict[str, Any]) -> None:
+    match event["event"]:
+        case "log":
+            log.log(event["level"], "%s", event["message"])
+        case "round":
+            log.info(
+                "round %s: %s sites, %s failures, %s rows, received model: accuracy %.4f, "
+                "loss %.4f, %.1f s",
+                *(event[key] for key in ("round", "sites", "failures", "examples")),
+                *(event[key] for key in ("accuracy", "loss", "seconds")),
+            )
+        case "final":
+            log.info("final model: accuracy %.4f, loss %.4f", event["accuracy"], event["loss"])
+        case _:
+            pass
+
+
+def _report(published: Version | None, before: int) -> None:
+    if published is None or published.manifest.version <= before:
+        raise CloisterError("the run completed, but no model was published")
+    published.verify()
+    log.info("published version %d of %s", published.manifest.version, published.manifest.name)
+
+
+def main() -> None:
+    """Entry point of ``python -m cloister_trainer``."""
+    run_service("trainer", Settings, train_once)
+
+
+if __name__ == "__main__":
+    main()
