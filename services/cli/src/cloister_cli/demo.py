@@ -1,0 +1,137 @@
+"""The whole way on one machine, without Docker: deal, train, compile, serve, evaluate."""
+
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister_cli.processes import Processes, Service, free_ports
+
+REPORT = "report.json"
+HEALTHY_SECONDS = 120.0
+DOWNLOAD_SECONDS = 1800.0
+"""A dealer that has to download its dataset first is healthy only then."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What to run."""
+
+    dataset: str
+    clients: int
+    samples: int
+    """Held-out samples that are evaluated encrypted; 0 for all."""
+    mnist_path: Path | None
+
+
+def run_demo(demo: Demo, folder: Path) -> None:
+    """Run every service as a process on loopback, and stop them all, whatever happens.
+
+    Args:
+        demo: what to run.
+        folder: an empty folder for data, models, artifacts and logs.
+
+    Raises:
+        ServiceFailedError: a service ended badly.
+    """
+    superlink, dealer, inference, *runtimes = free_ports(3 + demo.clients)
+    secret = folder / "control" / "superexec.secret"
+    deal = {"dataset": demo.dataset, "shards": max(demo.clients, 10)}
+    if demo.mnist_path:
+        deal["mnist_path"] = demo.mnist_path.resolve()
+    registries = {
+        "model": demo.dataset,
+        "models_dir": folder / "models",
+        "artifacts_dir": folder / "artifacts",
+    }
+    with Processes(folder, _environment(folder)) as processes:
+        needed: list[Service] = []
+
+        _say(f"dealing {demo.dataset} and starting the SuperLink")
+        dealing = processes.start(
+            "dealer",
+            "cloister_dealer",
+            port=dealer,
+            shards_dir=folder / "shards",
+            held_out_dir=folder / "held-out",
+            **deal,
+        )
+        server = processes.start(
+            "server",
+            "cloister_server",
+            port=superlink,
+            state_dir=folder / "state",
+            superexec_secret=secret,
+        )
+        dealing.wait_healthy(f"http://127.0.0.1:{dealer}/health", DOWNLOAD_SECONDS)
+        server.wait_healthy(f"http://127.0.0.1:{superlink}/health", HEALTHY_SECONDS)
+        needed += [dealing, server]
+
+        _say(f"training across {demo.clients} sites")
+        for number, runtime in enumerate(runtimes, start=1):
+            client = processes.start(
+                f"client-{number}",
+                "cloister_client",
+                superlink=f"127.0.0.1:{superlink}",
+                dealer_url=f"http://127.0.0.1:{dealer}",
+                data_dir=folder / f"client-{number}",
+                runtime_port=runtime,
+            )
+            needed.append(client)
+        processes.start(
+            "trainer",
+            "cloister_trainer",
+            superlink=f"127.0.0.1:{superlink}",
+            superexec_secret=secret,
+            models_dir=registries["models_dir"],
+            events_dir=folder / "events",
+            work_dir=folder / "trainer",
+            model=demo.dataset,
+            dataset=demo.dataset,
+            clients=demo.clients,
+            settle_seconds=0,
+        ).wait_done(needed)
+        for service in needed:
+            service.terminate()
+
+        _say("compiling to run on ciphertexts, and proving it")
+        processes.start("compiler", "cloister_compiler", **registries).wait_done([])
+
+        _say("serving, and evaluating held-out samples encrypted")
+        serving = processes.start(
+            "inference",
+            "cloister_inference",
+            port=inference,
+            artifacts_dir=registries["artifacts_dir"],
+        )
+        serving.wait_healthy(f"http://127.0.0.1:{inference}/v2/health/ready", HEALTHY_SECONDS)
+        processes.start(
+            "keyholder",
+            "cloister_keyholder",
+            "evaluate",
+            "--samples",
+            str(demo.samples),
+            url=f"http://127.0.0.1:{inference}",
+            model=demo.dataset,
+            held_out_dir=folder / "held-out",
+            report_path=folder / REPORT,
+        ).wait_done([serving])
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return this process's environment without stray settings, fit for all services."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("CLOISTER_")}
+    path = os.pathsep.join([sysconfig.get_path("scripts"), kept.get("PATH", os.defpath)])
+    return kept | {
+        # Flower starts its own programs by name.
+        "PATH": path,
+        "FLWR_HOME": str(folder / "flwr"),
+        # Every process computes on its own thread; more only get in each other's way.
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"\n== {text}\n")
