@@ -25,9 +25,9 @@ class RoundMetrics(BaseModel):
     failures: int = Field(ge=0)
     examples: int = Field(ge=1)
     accuracy: float = Field(ge=0, le=1)
-    loss: float = Field(ge=0)
+    loss: float = Field(ge=0, allow_inf_nan=False)
     """Mean cross-entropy, in nats."""
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 class FinalMetrics(BaseModel):
@@ -37,7 +37,8 @@ class FinalMetrics(BaseModel):
 
     sites: int = Field(ge=1)
     accuracy: float = Field(ge=0, le=1)
-    loss: float = Field(ge=0)
+    loss: float = Field(ge=0, allow_inf_nan=False)
+    """Mean cross-entropy, in nats."""
 
 
 class ModelCard(BaseModel):

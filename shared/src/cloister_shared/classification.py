@@ -14,7 +14,7 @@ def probabilities(scores: Floats) -> Floats:
     regression, scikit-learn's default for the lbfgs solver).
 
     Args:
-        scores: shape (n, 1) for two classes, else (n, n_classes).
+        scores: finite, shape (n, 1) for two classes, else (n, n_classes).
 
     Returns:
         Shape (n, n_classes), rows summing to 1.
@@ -27,7 +27,7 @@ def probabilities(scores: Floats) -> Floats:
 
 
 def class_indices(scores: Floats) -> npt.NDArray[np.int64]:
-    """Position of the predicted class, shape (n,).
+    """Position of the predicted class, shape (n,): the first where scores are equal.
 
     Args:
         scores: shape (n, 1) for two classes, else (n, n_classes).

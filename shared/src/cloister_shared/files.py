@@ -5,7 +5,9 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file aside, sync it, and rename it into place.
+    """Write a file aside, sync it, rename it into place, and sync its folder.
+
+    One process at a time may write to a path; what one that was killed left aside is overwritten.
 
     Args:
         path: where it goes; its folder is made where it is missing.
@@ -13,14 +15,33 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
         mode: its permissions, before the umask.
 
     Raises:
-        OSError: the volume is full or not writable; what was at ``path`` is still there.
+        OSError: the volume is full or not writable; what was at ``path`` is still there, unless
+            it is the folder that could not be synced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     aside.unlink(missing_ok=True)
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Put a file's content, or a folder's entries, onto the disk.
+
+    Raises:
+        OSError: the volume is full or broken.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -41,9 +41,12 @@ def decode_elements(data: bytes | memoryview, count: int) -> list[bytes]:
     """Return the ``count`` elements of a BYTES tensor's binary data.
 
     Raises:
-        CloisterError: the data ends early, or goes on after the last element.
+        CloisterError: ``count`` is negative, or the data ends early or goes on after the last
+            element.
     """
-    view = memoryview(data)
+    if count < 0:
+        raise CloisterError(f"a tensor cannot have {count} elements")
+    view = memoryview(data).cast("B")
     elements: list[bytes] = []
     position = 0
     for index in range(count):

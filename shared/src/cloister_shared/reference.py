@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.npz import read_numbers
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -20,14 +21,16 @@ class Quantiser:
     """
 
     scale: float
+    """Difference between inputs whose quantised values differ by 1; above 0."""
     zero_point: int
+    """Quantised value of 0."""
     low: int
     """Smallest quantised value."""
     high: int
     """Largest quantised value."""
 
     def quantise(self, unit: Floats) -> Integers:
-        """Quantise values in [0, 1], shape kept; the result is C-contiguous int64."""
+        """Quantise finite values, shape kept; the result is C-contiguous int64."""
         quantised = np.rint(unit / self.scale + self.zero_point)
         return np.ascontiguousarray(np.clip(quantised, self.low, self.high), dtype=np.int64)
 
@@ -89,7 +92,11 @@ class Reference:
         )
 
     def write(self, path: Path) -> None:
-        """Write every array to the .npz file at ``path``."""
+        """Write every array to the file at ``path``, whose name must end in ``.npz``.
+
+        Raises:
+            OSError: the volume is full or not writable.
+        """
         np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
@@ -97,36 +104,45 @@ class Reference:
         """Read a reference from the .npz file at ``path``.
 
         Raises:
-            CloisterError: the file is missing, is not .npz, lacks an array, or shapes disagree.
+            CloisterError: the file is missing, is not .npz, lacks an array, or the arrays do not
+                make a reference (see ``check``).
         """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                reference = cls(**{field.name: arrays[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError) as error:
-            raise CloisterError(f"{path} does not hold a reference: {error}") from None
+        reference = cls(**read_numbers(path, (field.name for field in fields(cls))))
         reference.check()
         return reference
 
     def check(self) -> None:
-        """Raise unless all shapes agree with each other.
+        """Raise unless shapes agree with each other, types are right and values make sense.
 
         Raises:
             CloisterError: naming the array that does not fit.
         """
         n_outputs, n_features = self.coef.shape if self.coef.ndim == 2 else (0, 0)
-        for name, shape in (
-            ("coef", (n_outputs, n_features)),
-            ("intercept", (n_outputs,)),
-            ("weights", (n_features, n_outputs)),
-            ("bias", (n_outputs,)),
-            ("output_zero_point", (n_outputs,)),
-            ("input_scale", ()),
-            ("input_zero_point", ()),
-            ("input_low", ()),
-            ("input_high", ()),
-            ("output_scale", ()),
+        for name, dtype, shape in (
+            ("coef", np.float64, (n_outputs, n_features)),
+            ("intercept", np.float64, (n_outputs,)),
+            ("weights", np.int64, (n_features, n_outputs)),
+            ("bias", np.int64, (n_outputs,)),
+            ("output_zero_point", np.int64, (n_outputs,)),
+            ("input_scale", np.float64, ()),
+            ("input_zero_point", np.int64, ()),
+            ("input_low", np.int64, ()),
+            ("input_high", np.int64, ()),
+            ("output_scale", np.float64, ()),
         ):
-            if getattr(self, name).shape != shape:
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
                 raise CloisterError(
-                    f"reference: {name} has shape {getattr(self, name).shape}, not {shape}"
+                    f"reference: {name} is {array.dtype} of shape {array.shape}, not "
+                    f"{np.dtype(dtype)} of shape {shape}"
                 )
+            if not np.isfinite(array).all():
+                raise CloisterError(f"reference: {name} holds values that are not finite")
+        if not self.coef.size:
+            raise CloisterError("reference: coef is empty")
+        if self.input_scale <= 0:
+            raise CloisterError("reference: input_scale must be above 0")
+        if self.output_scale == 0:
+            raise CloisterError("reference: output_scale must not be 0")
+        if self.input_low >= self.input_high:
+            raise CloisterError("reference: input_low must be below input_high")

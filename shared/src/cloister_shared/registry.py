@@ -2,30 +2,46 @@
 
 Layout: ``<root>/<name>/<n>/`` with n = 1, 2, ..., a ``manifest.json`` in each, and
 ``<root>/<name>/current``, a file that holds the number of the version in use. A version appears
-whole or not at all: it is written aside, synced, then renamed.
+whole or not at all: it is written aside, synced, then renamed. Writers of one name take turns by a
+lock on ``<root>/<name>/.lock``, which ends with the process that holds it; readers need no lock.
 """
 
-import errno
-import os
+import fcntl
+import logging
 import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cloister_shared.digests import digest_file
 from cloister_shared.errors import CloisterError
+from cloister_shared.files import sync, write_atomically
 
 MANIFEST = "manifest.json"
 CURRENT = "current"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_VERSION = re.compile(r"[1-9][0-9]*")
 _STAGING = ".staging-"
+_LOCK = ".lock"
+
+log = logging.getLogger(__name__)
+
+
+def _plain_file_name(name: str) -> str:
+    if name in ("", ".", "..", MANIFEST) or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not the plain name of a file other than {MANIFEST}")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+"""The name of a file in the version's own folder: a manifest can name none outside it."""
 
 
 class Manifest(BaseModel):
@@ -34,11 +50,11 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    version: int
+    version: int = Field(ge=1)
     created: datetime
     inputs_digest: str
     """Digest of everything that determined the content: equal inputs, no new version."""
-    files: dict[str, str]
+    files: dict[FileName, str]
     """SHA-256 of every other file of the version, by name."""
     details: dict[str, Any] = {}
     """What the writer adds: settings, sizes, the digest of the model it came from."""
@@ -71,11 +87,15 @@ class Version:
             try:
                 actual = digest_file(self.path / name)
             except OSError as error:
-                raise CloisterError(f"{self.path / name} cannot be read: {error}") from None
+                raise CloisterError(
+                    f"{self.path / name} cannot be read ({error.strerror}): restore the file, or "
+                    f"remove the folder {self.path} and publish again"
+                ) from None
             if actual != digest:
                 raise CloisterError(
                     f"{self.path / name} is not what was published: its SHA-256 is {actual}, "
-                    f"the manifest says {digest}"
+                    f"the manifest says {digest}; restore the file, or remove the folder "
+                    f"{self.path} and publish again"
                 )
 
 
@@ -93,65 +113,102 @@ class Registry:
         return sorted(name for name in folders if self.versions(name))
 
     def versions(self, name: str) -> list[int]:
-        """Published version numbers of ``name``, ascending; empty for an unknown name."""
+        """Published version numbers of ``name``, ascending; empty for an unknown name.
+
+        Raises:
+            CloisterError: ``name`` is not valid.
+        """
         folder = self._folder(name)
         if not folder.is_dir():
             return []
-        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+        return sorted(
+            int(path.name)
+            for path in folder.iterdir()
+            if _VERSION.fullmatch(path.name) and path.is_dir()
+        )
 
     def current(self, name: str) -> int | None:
-        """The version in use, or None where none was published."""
-        with suppress(FileNotFoundError, ValueError):
-            return int((self._folder(name) / CURRENT).read_text())
+        """The version in use, or None where there is none or the file does not say a number.
+
+        Raises:
+            CloisterError: ``name`` is not valid.
+        """
+        with suppress(FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+            text = (self._folder(name) / CURRENT).read_text(encoding="utf-8").strip()
+            return int(text) if _VERSION.fullmatch(text) else None
         return None
 
     def open(self, name: str, version: int) -> Version:
         """Return a version with its manifest; its files are not yet verified.
 
         Raises:
-            CloisterError: there is no such version, or its manifest is damaged.
+            CloisterError: ``name`` is not valid, there is no such version, or its manifest is
+                damaged.
         """
         path = self._folder(name) / str(version)
         try:
             manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
-        except FileNotFoundError:
-            raise CloisterError(f"there is no version {version} of {name}") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise CloisterError(
+                f"there is no version {version} of {name} in {self._root}"
+            ) from None
         except ValidationError as error:
             raise CloisterError(f"{path / MANIFEST} is damaged: {error}") from None
+        if (manifest.name, manifest.version) != (name, version):
+            raise CloisterError(
+                f"{path / MANIFEST} is damaged: it is of version {manifest.version} of "
+                f"{manifest.name}"
+            )
         return Version(path, manifest)
 
     def open_current(self, name: str) -> Version:
         """Return the version in use.
 
         Raises:
-            CloisterError: nothing was published under ``name``, or its manifest is damaged.
+            CloisterError: ``name`` is not valid, none of its versions is in use, the one in use is
+                missing, or its manifest is damaged.
         """
-        version = self.current(name)
-        if version is None:
+        version, published = self.current(name), self.versions(name)
+        if version in published:
+            return self.open(name, version)
+        if not published:
             raise CloisterError(f"nothing is published under {name} in {self._root}")
-        return self.open(name, version)
+        says = "no version" if version is None else f"version {version}, which is missing"
+        raise CloisterError(
+            f"{self._folder(name) / CURRENT} names {says}; there are {published}: run what "
+            "publishes it again, or write one of these numbers into the file"
+        )
 
     def published_from(self, name: str, inputs_digest: str) -> Version | None:
-        """Return the newest version made from these inputs, or None."""
+        """Return the newest version made from these inputs, or None.
+
+        A version whose manifest is damaged counts as made from others, with a warning in the log.
+
+        Raises:
+            CloisterError: ``name`` is not valid.
+        """
         for version in reversed(self.versions(name)):
-            found = self.open(name, version)
+            try:
+                found = self.open(name, version)
+            except CloisterError as error:
+                log.warning("%s", error)
+                continue
             if found.manifest.inputs_digest == inputs_digest:
                 return found
         return None
 
     def set_current(self, name: str, version: int) -> None:
-        """Put ``version`` into use, atomically.
+        """Put ``version`` into use, atomically; wait while another writes under ``name``.
 
         Raises:
-            CloisterError: there is no such version.
+            CloisterError: ``name`` is not valid, there is no such version, or its manifest is
+                damaged.
+            OSError: the volume is full or not writable.
         """
         self.open(name, version)
-        folder = self._folder(name)
-        aside = folder / f"{_STAGING}{uuid.uuid4().hex}"
-        aside.write_text(f"{version}\n")
-        _sync(aside)
-        aside.replace(folder / CURRENT)
-        _sync(folder)
+        if self.current(name) != version:
+            with self._writing(name) as folder:
+                _write_current(folder, version)
 
     def publish(
         self,
@@ -159,68 +216,64 @@ class Registry:
         inputs_digest: str,
         write: Callable[[Path], dict[str, Any]],
     ) -> Version:
-        """Write the next version and put it into use.
+        """Write the next version and put it into use; wait while another writes under ``name``.
+
+        A process killed between the two leaves the version there but not in use:
+        ``published_from`` finds it and ``set_current`` puts it into use.
 
         Args:
             name: lower-case letters, digits, ``-`` and ``_``.
             inputs_digest: see ``Manifest.inputs_digest``.
-            write: puts the files into the empty folder it is given and returns the manifest's
-                details. Whatever it raises leaves the registry as it was.
+            write: puts the files, without folders, into the empty folder it is given and returns
+                the manifest's details. Whatever it raises leaves all versions and ``current`` as
+                they were. It must not write to this registry under the same name.
 
         Raises:
             CloisterError: ``name`` is not valid.
             OSError: the volume is full or not writable.
         """
+        with self._writing(name) as folder:
+            # Whoever holds the lock is the only writer: these were left by killed processes.
+            for abandoned in folder.glob(f"{_STAGING}*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
+            staging = folder / f"{_STAGING}{uuid.uuid4().hex}"
+            staging.mkdir()
+            try:
+                details = write(staging)
+                manifest = Manifest(
+                    name=name,
+                    version=_free_number(folder),
+                    created=datetime.now(UTC),
+                    inputs_digest=inputs_digest,
+                    files={path.name: digest_file(path) for path in sorted(staging.iterdir())},
+                    details=details,
+                )
+                (staging / MANIFEST).write_text(
+                    manifest.model_dump_json(indent=2) + "\n", encoding="utf-8"
+                )
+                for path in (*staging.iterdir(), staging):
+                    sync(path)
+                target = folder / str(manifest.version)
+                staging.rename(target)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+            _write_current(folder, manifest.version)
+        return Version(target, manifest)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        """Hold the lock of ``name``, and yield its folder, which is created where it is missing."""
         folder = self._folder(name)
         folder.mkdir(parents=True, exist_ok=True)
-        for abandoned in folder.glob(f"{_STAGING}*"):
-            _remove(abandoned)
-        staging = folder / f"{_STAGING}{uuid.uuid4().hex}"
-        staging.mkdir()
-        try:
-            details = write(staging)
-            version = self._rename_to_next(name, inputs_digest, staging, details)
-        except BaseException:
-            _remove(staging)
-            raise
-        self.set_current(name, version.manifest.version)
-        return version
-
-    def _rename_to_next(
-        self, name: str, inputs_digest: str, staging: Path, details: dict[str, Any]
-    ) -> Version:
-        files = {path.name: digest_file(path) for path in sorted(staging.iterdir())}
-        for number in self._free_numbers(name):
-            manifest = Manifest(
-                name=name,
-                version=number,
-                created=datetime.now(UTC),
-                inputs_digest=inputs_digest,
-                files=files,
-                details=details,
-            )
-            (staging / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-            for path in staging.iterdir():
-                _sync(path)
-            _sync(staging)
-            target = self._folder(name) / str(number)
+        sync(self._root)
+        with (folder / _LOCK).open("a") as lock:
             try:
-                staging.rename(target)
-            except OSError as error:
-                # Another writer has taken the number: a folder cannot replace a filled one.
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    continue
-                raise
-            _sync(target.parent)
-            return Version(target, manifest)
-        raise AssertionError("unreachable: the numbers do not end")
-
-    def _free_numbers(self, name: str) -> Iterator[int]:
-        number = max(self.versions(name), default=0)
-        while True:
-            number += 1
-            if not (self._folder(name) / str(number)).exists():
-                yield number
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for another process that publishes %s", name)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
 
     def _folder(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -230,16 +283,10 @@ class Registry:
         return self._root / name
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _free_number(folder: Path) -> int:
+    taken = [int(path.name) for path in folder.iterdir() if _VERSION.fullmatch(path.name)]
+    return max(taken, default=0) + 1
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _write_current(folder: Path, version: int) -> None:
+    write_atomically(folder / CURRENT, f"{version}\n".encode())

@@ -31,31 +31,33 @@ def to_unit(
 
     Raises:
         CloisterError: wrong shape, a value that is not a finite number, or, under ``refuse``, a
-            value outside its bounds. The message names row and feature.
+            value outside its bounds. The message names row and feature, and never the value.
     """
     try:
         values = np.ascontiguousarray(rows, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise CloisterError("features must be numbers; encode text columns first") from None
+    except (TypeError, ValueError, OverflowError):
+        raise CloisterError(
+            "features must be a table of numbers with rows of equal length; encode text columns "
+            "first"
+        ) from None
     if values.ndim != 2 or values.shape[1] != schema.n_features:
         raise CloisterError(
             f"features have shape {values.shape}; {schema.dataset} needs (n, {schema.n_features})"
         )
-    _refuse_where(~np.isfinite(values), values, schema, "is missing or not finite")
+    _refuse_where(~np.isfinite(values), schema, "is missing or not finite; it must be in")
+    clipped = np.clip(values, schema.lows, schema.highs)
     if out_of_bounds == "refuse":
-        outside = (values < schema.lows) | (values > schema.highs)
-        _refuse_where(outside, values, schema, "is outside its declared bounds")
-    unit: npt.NDArray[np.float64] = (values - schema.lows) / (schema.highs - schema.lows)
-    return np.clip(unit, 0.0, 1.0)
+        _refuse_where(clipped != values, schema, "is outside its declared bounds")
+    # Rounding is monotone: within the bounds, neither 0 nor 1 can be passed.
+    unit: npt.NDArray[np.float64] = (clipped - schema.lows) / (schema.highs - schema.lows)
+    return unit
 
 
-def _refuse_where(
-    bad: npt.NDArray[np.bool_], values: npt.NDArray[np.float64], schema: DatasetSchema, why: str
-) -> None:
+def _refuse_where(bad: npt.NDArray[np.bool_], schema: DatasetSchema, why: str) -> None:
+    # The value itself stays out of the message: a site logs it.
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         feature = schema.features[column]
         raise CloisterError(
-            f"row {row}, feature {feature.name}: {values[row, column]} {why} "
-            f"[{feature.low}, {feature.high}]"
+            f"row {row}, feature {feature.name}: the value {why} [{feature.low}, {feature.high}]"
         )

@@ -1,13 +1,13 @@
 """The public description of a dataset. It holds no data and nothing derived from data."""
 
-import json
+import math
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
@@ -29,6 +29,8 @@ class Feature(BaseModel):
     def _bounds_are_ordered(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"feature {self.name}: low {self.low} must be below high {self.high}")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"feature {self.name}: {self.low} and {self.high} are too far apart")
         return self
 
 
@@ -44,7 +46,7 @@ class DatasetSchema(BaseModel):
     dataset: str = Field(min_length=1)
     task: Literal["classification"] = "classification"
     features: tuple[Feature, ...] = Field(min_length=1)
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[PositiveInt, PositiveInt] | None = None
     """Height and width in pixels where the features are an image in row-major order."""
     classes: tuple[Label, ...] = Field(min_length=2)
 
@@ -89,24 +91,42 @@ class DatasetSchema(BaseModel):
     def class_indices(self, labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return the position of every label in ``classes``, shape (n,).
 
+        Labels are compared as text, so that 7 and "7" are one class, and so is 7.0.
+
+        Args:
+            labels: shape (n,).
+
         Raises:
-            CloisterError: a label is not among the classes; the message names its row.
+            CloisterError: ``labels`` is not one column, or a label is not among the classes; the
+                message names its row, and never the label.
         """
+        column = np.asarray(labels)
+        if column.ndim != 1:
+            raise CloisterError(f"labels have shape {column.shape}; they must be one column")
         known = {str(label): index for index, label in enumerate(self.classes)}
-        indices = np.array([known.get(str(label), -1) for label in np.asarray(labels).ravel()])
+        indices = np.array([known.get(_text(label), -1) for label in column], dtype=np.int64)
         unknown = np.flatnonzero(indices < 0)
         if unknown.size:
-            row = int(unknown[0])
             raise CloisterError(
-                f"row {row}: label {np.asarray(labels).ravel()[row]!r} is not a class of "
-                f"{self.dataset}; the classes are {', '.join(map(str, self.classes))}"
+                f"row {unknown[0]}: the label is not a class of {self.dataset}; the classes are "
+                f"{', '.join(map(str, self.classes))}"
             )
-        return indices.astype(np.int64)
+        return indices
 
     def labels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
-        """Return the class label at each of ``indices``, shape (n,)."""
+        """Return the class label at each of ``indices``, shape (n,).
+
+        Args:
+            indices: positions in ``classes``, 0 to ``len(classes) - 1``, shape (n,).
+        """
         classes: npt.NDArray[np.generic] = np.array(self.classes)
         return classes[indices]
+
+
+def _text(label: Any) -> str:
+    # A column of whole numbers with a gap is read as floats by pandas and by CSV readers.
+    whole = isinstance(label, float | np.floating) and float(label).is_integer()
+    return str(int(label) if whole else label)
 
 
 def read_schema(path: Path) -> DatasetSchema:
@@ -116,8 +136,8 @@ def read_schema(path: Path) -> DatasetSchema:
         CloisterError: the file is missing, or is not a schema.
     """
     try:
-        return DatasetSchema.model_validate(json.loads(path.read_text()))
+        return DatasetSchema.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise CloisterError(f"{path} is missing: it must hold the schema as JSON") from None
-    except (ValidationError, ValueError) as error:
+    except ValidationError as error:
         raise CloisterError(f"{path} is not a schema: {error}") from None

@@ -11,13 +11,22 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from cloister_shared.errors import CloisterError
 
 PREFIX = "CLOISTER_"
 
 log = logging.getLogger(__name__)
+
+_ADVICE = {
+    errno.ENOSPC: "free some space on the volume and start again",
+    errno.EDQUOT: "free some space on the volume or raise its quota, and start again",
+    errno.EROFS: "mount the volume writable and start again",
+    errno.EACCES: "give the user of this process access to it and start again",
+    errno.EPERM: "give the user of this process access to it and start again",
+}
+"""What to do about errors that come from outside, by error number."""
 
 
 class ServiceSettings(BaseSettings):
@@ -55,10 +64,26 @@ def load_settings(settings_class: type[Settings]) -> Settings:
         return settings_class()
     except ValidationError as error:
         lines = [
-            f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors()
+            f"{_variable(settings_class, problem['loc'])}{problem['msg']}"
+            for problem in error.errors(include_input=False)
         ]
         raise CloisterError("wrong settings:\n  " + "\n  ".join(lines)) from None
+    except SettingsError as error:
+        # Raised for a list or a table that is not JSON, and worded 'error parsing value for field
+        # "<field>" from ...'.
+        field = str(error).split('"')[1]
+        raise CloisterError(
+            f"wrong settings:\n  {_variable(settings_class, (field,))}must be JSON"
+        ) from None
+
+
+def _variable(settings_class: type[BaseSettings], loc: tuple[int | str, ...]) -> str:
+    if not loc:
+        return ""
+    field, *inside = (str(part) for part in loc)
+    # A field with an alias goes by the alias, which has no prefix.
+    name = f"{PREFIX}{field}" if field in settings_class.model_fields else field
+    return f"{name.upper()}{''.join(f'[{part}]' for part in inside)}: "
 
 
 def run_service(
@@ -66,8 +91,9 @@ def run_service(
 ) -> NoReturn:
     """Run ``main`` with the settings as the whole process, and exit.
 
-    Exit codes: 0 when ``main`` returned, 1 with a message for what the user can mend, 130 and 143
-    when interrupted or terminated. Anything else is a defect and shows its traceback.
+    Exit codes: 0 when ``main`` returned; 1 with a message for what the user can mend, a full or
+    unwritable volume included; 130 and 143 when interrupted or terminated. Anything else is a
+    defect: it shows its traceback and exits 1.
     """
     configure_logging(service)
     signal.signal(signal.SIGTERM, _terminate)
@@ -79,9 +105,13 @@ def run_service(
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is None:
             raise
-        log.error("no space left on the volume of %s: free some and start again", error.filename)
+        # A write that fails does not know its file: the name is there only where open failed.
+        log.error(
+            "%s%s: %s", error.strerror, f" ({error.filename})" if error.filename else "", advice
+        )
         sys.exit(1)
     sys.exit(0)
 

@@ -1,4 +1,4 @@
-"""Float weights of a linear model as .npz: arrays only, never pickle."""
+"""Float weights of a linear model, in memory and as .npz."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.npz import read_numbers
 from cloister_shared.schema import DatasetSchema
 
 
@@ -38,7 +39,11 @@ class LinearWeights:
                 raise CloisterError(f"{name} holds values that are not finite")
 
     def write(self, path: Path) -> None:
-        """Write both arrays to the .npz file at ``path``."""
+        """Write both arrays to the file at ``path``, whose name must end in ``.npz``.
+
+        Raises:
+            OSError: the volume is full or not writable.
+        """
         np.savez(path, coef=self.coef, intercept=self.intercept)
 
     @classmethod
@@ -46,12 +51,8 @@ class LinearWeights:
         """Read both arrays from the .npz file at ``path``.
 
         Raises:
-            CloisterError: the file is missing, is not .npz, or lacks an array.
+            CloisterError: the file is missing, is not .npz, or does not hold both as numbers;
+                shapes and values are for ``check``.
         """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(
-                    arrays["coef"].astype(np.float64), arrays["intercept"].astype(np.float64)
-                )
-        except (OSError, ValueError, KeyError) as error:
-            raise CloisterError(f"{path} does not hold linear weights: {error}") from None
+        arrays = read_numbers(path, ("coef", "intercept"))
+        return cls(arrays["coef"].astype(np.float64), arrays["intercept"].astype(np.float64))

@@ -5,11 +5,13 @@ import logging
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from concrete.ml.deployment import FHEModelDev
 
 from cloister_compiler import calibration
@@ -33,7 +35,13 @@ from cloister_shared.digests import digest_file, digest_json
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights
 
-LIBRARIES = ("concrete-ml", "concrete-python", "scikit-learn", "numpy")
+LIBRARIES = ("cloister-compiler", "concrete-ml", "concrete-python", "scikit-learn", "numpy")
+"""What determines an artifact besides the model and the settings: another version of one of these,
+and the model is compiled anew."""
+
+Floats = npt.NDArray[np.float64]
+Calibrate = Callable[[Floats], Floats]
+"""Makes rows in [0, 1], shape (n, n_features), from ``coef_`` of shape (n_outputs, n_features)."""
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +54,7 @@ def publish_artifact(
     bits: int,
     publish_reference: bool,
     verification_samples: int,
+    calibrate: Calibrate = calibration.calibration_rows,
 ) -> Version:
     """Compile the current version of a model and publish the artifact, unless it is there already.
 
@@ -55,7 +64,9 @@ def publish_artifact(
         name: of the model, and of the artifact.
         bits: to which inputs and weights are quantised, 2 to 8.
         publish_reference: put the circuit in the clear beside the artifact.
-        verification_samples: random inputs that go through real encryption.
+        verification_samples: random inputs that go through real encryption, at least 1.
+        calibrate: rows that set the range of the inputs and the width of the scores. Whatever they
+            are, only a circuit that holds every score and proves right is published.
 
     Returns:
         The artifact, which is now the current one.
@@ -75,6 +86,7 @@ def publish_artifact(
             "model": model_digest,
             "bits": bits,
             "publish_reference": publish_reference,
+            "verification_samples": verification_samples,
             "libraries": libraries,
         }
     )
@@ -86,7 +98,7 @@ def publish_artifact(
         return published
 
     def write(folder: Path) -> dict[str, Any]:
-        compiled = compile_model(card, weights, bits, calibration.calibration_rows(weights.coef))
+        compiled = compile_model(card, weights, bits, calibrate(weights.coef))
         _export(compiled, card, folder)
         form = payload_form(folder, card.data.n_features)
         circuit = _circuit(folder, bits, form)
@@ -113,7 +125,7 @@ def publish_artifact(
 
 def _export(compiled: CompiledModel, card: ModelCard, folder: Path) -> None:
     # FHEModelDev insists on an empty folder of its own.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
         FHEModelDev(aside, compiled.model).save()
         for name in (CLIENT_ZIP, SERVER_ZIP):
             shutil.move(Path(aside) / name, folder / name)

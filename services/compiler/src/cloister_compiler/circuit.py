@@ -15,6 +15,13 @@ from cloister_shared.weights import LinearWeights
 
 Floats = npt.NDArray[np.float64]
 
+_EXPLAINED = {
+    "NoParametersFound": "its scores need more bits than there are secure parameters for; the "
+    "intercepts, or what all weights have in common, are too large for how the weights differ: "
+    "regularise more"
+}
+"""Messages of Concrete that say too little."""
+
 
 @dataclass(frozen=True)
 class CompiledModel:
@@ -38,19 +45,34 @@ def compile_model(
             quantiser and the width of the scores.
 
     Raises:
-        CloisterError: Concrete ML cannot compile the model, or computes something else in the
-            clear than the reference made from it.
+        CloisterError: scikit-learn or Concrete ML does not take the estimator's parameters or
+            weights, every weight quantises to 0, or Concrete ML computes something else in the
+            clear than the reference made from its circuit.
     """
     row = estimator(card.estimator)
-    fitted = _fitted(_load(row.sklearn_class), card, weights)
     try:
-        model = _load(row.concrete_class).from_sklearn_model(fitted, calibration, n_bits=bits)
-        model.compile(calibration)
+        # A float too large for an integer would otherwise become a wrong one, with a warning.
+        with np.errstate(over="raise", invalid="raise"):
+            fitted = _fitted(_load(row.sklearn_class), card, weights)
+            model = _load(row.concrete_class).from_sklearn_model(fitted, calibration, n_bits=bits)
+            model.compile(calibration)
+    except FloatingPointError as error:
+        raise CloisterError(
+            f"the weights or intercepts of this {card.estimator} are too large to be quantised "
+            f"({error}): regularise more"
+        ) from error
     except Exception as error:
         raise CloisterError(
-            f"Concrete ML cannot compile this {card.estimator} at {bits} bits: {error}"
+            f"Concrete ML cannot compile this {card.estimator} at {bits} bits: "
+            f"{_EXPLAINED.get(str(error), str(error) or type(error).__name__)}"
         ) from error
     reference = _reference(model, weights)
+    reference.check()
+    if weights.coef.any() and not reference.weights.any():
+        raise CloisterError(
+            f"every weight quantises to 0, and every input would get the same answer: the largest "
+            f"is {np.abs(weights.coef).max():.1e}; train the model longer"
+        )
     _check_in_the_clear(model, reference, calibration)
     return CompiledModel(model, reference)
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from concrete.ml.deployment import FHEModelClient, FHEModelServer
 
+from cloister_compiler.runtime import FHEModelClient, FHEModelServer
 from cloister_shared.errors import CloisterError
 
 SEEDED_LWE_BYTES = 24
@@ -37,8 +36,8 @@ def payload_form(folder: Path, n_features: int) -> PayloadForm:
         n_features: inputs of the circuit.
 
     Raises:
-        CloisterError: inputs differ outside the ciphertexts' own bytes, or the circuit needs
-            evaluation keys.
+        CloisterError: the circuit needs evaluation keys, or its inputs differ in length or outside
+            the ciphertexts' own bytes.
     """
     zeros = np.zeros((1, n_features), dtype=np.int64)
     payloads, key_sets = [], set()
@@ -47,21 +46,23 @@ def payload_form(folder: Path, n_features: int) -> PayloadForm:
         client.generate_private_and_evaluation_keys()
         payloads.append(client.client.encrypt(zeros).serialize())
         key_sets.add(client.get_serialized_evaluation_keys())
-    if len(key_sets) != 1:
-        raise CloisterError("this circuit needs evaluation keys; only linear models can be served")
+        # The empty set is the same under every key.
+        if len(key_sets) > 1:
+            raise CloisterError(
+                "this circuit needs evaluation keys; only linear models can be served"
+            )
     if len({len(payload) for payload in payloads}) != 1:
         raise CloisterError("inputs of this circuit differ in length")
 
     stacked = np.stack([np.frombuffer(payload, dtype=np.uint8) for payload in payloads])
-    offset, data_bytes = _data_offset(stacked), SEEDED_LWE_BYTES * n_features
-    stacked[:, offset : offset + data_bytes] = 0
-    if (stacked != stacked[0]).any():
+    differing = np.flatnonzero((stacked != stacked[0]).any(axis=0))
+    if not differing.size:
+        raise CloisterError("inputs of this circuit are equal under different keys: not encrypted")
+    offset = int(differing[0]) // WORD_BYTES * WORD_BYTES
+    data_bytes = SEEDED_LWE_BYTES * n_features
+    if differing[-1] >= offset + data_bytes:
         raise CloisterError("inputs of this circuit differ outside their ciphertexts")
+    stacked[:, offset : offset + data_bytes] = 0
     (evaluation_keys,) = key_sets
     output = FHEModelServer(str(folder)).run(payloads[0], evaluation_keys)
     return PayloadForm(stacked[0].tobytes(), offset, data_bytes, len(output), evaluation_keys)
-
-
-def _data_offset(stacked: npt.NDArray[np.uint8]) -> int:
-    first = int(np.flatnonzero((stacked != stacked[0]).any(axis=0))[0])
-    return first - first % WORD_BYTES

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from concrete.ml.deployment import FHEModelClient, FHEModelServer
 
+from cloister_compiler.runtime import FHEModelClient, FHEModelServer
 from cloister_shared.artifact import Circuit
 from cloister_shared.errors import CloisterError
 from cloister_shared.reference import Reference
@@ -29,7 +29,7 @@ def check_range(reference: Reference, circuit: Circuit) -> None:
         raise CloisterError(
             f"scores reach [{lowest.min()}, {highest.max()}], but the circuit's {circuit.width} "
             f"bits hold [{low}, {high}]: calibration missed the extremes, and encrypted results "
-            "would be wrong"
+            "would be wrong: not published"
         )
 
 
@@ -42,7 +42,8 @@ def check_execution(folder: Path, reference: Reference, rows: Floats) -> None:
         rows: in [0, 1], shape (n, n_features).
 
     Raises:
-        CloisterError: a decrypted result differs from the clear one; the message counts them.
+        CloisterError: encrypted execution fails, or a decrypted result differs from the clear one;
+            the message counts them.
     """
     client, server = FHEModelClient(str(folder)), FHEModelServer(str(folder))
     client.generate_private_and_evaluation_keys()
@@ -50,11 +51,14 @@ def check_execution(folder: Path, reference: Reference, rows: Floats) -> None:
     expected = reference.integer_scores(reference.quantiser.quantise(rows))
     wrong = 0
     for index, row in enumerate(rows):
-        result = server.run(client.quantize_encrypt_serialize(row[None, :]), evaluation_keys)
-        decrypted = np.asarray(client.deserialize_decrypt(result)).ravel()
+        try:
+            result = server.run(client.quantize_encrypt_serialize(row[None, :]), evaluation_keys)
+            decrypted = np.asarray(client.deserialize_decrypt(result)).ravel()
+        except (RuntimeError, ValueError) as error:
+            raise CloisterError(f"encrypted execution of input {index} failed: {error}") from error
         wrong += not np.array_equal(decrypted, expected[index])
         if (index + 1) % 10 == 0 or index + 1 == len(rows):
-            log.info("verified %d of %d inputs under real encryption", index + 1, len(rows))
+            log.info("ran %d of %d inputs under real encryption", index + 1, len(rows))
     if wrong:
         raise CloisterError(
             f"{wrong} of {len(rows)} encrypted results differ from the clear ones: not published"

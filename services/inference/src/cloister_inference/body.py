@@ -1,0 +1,42 @@
+"""Reading a request's body within a limit."""
+
+from starlette.requests import ClientDisconnect, Request
+
+from cloister_inference.problems import LengthRequiredError, MalformedRequestError, TooLargeError
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read the body of a request that states its length.
+
+    Args:
+        request: whose body was not yet read.
+        limit: bytes at most.
+
+    Raises:
+        LengthRequiredError: there is no Content-Length, or the body comes in chunks.
+        TooLargeError: the length is above the limit; nothing was read.
+        MalformedRequestError: the length is no number, or other than that of the body.
+    """
+    stated = request.headers.get("content-length")
+    if stated is None or "transfer-encoding" in request.headers:
+        raise LengthRequiredError(
+            "state the length of the body in Content-Length instead of sending it in chunks"
+        )
+    # int() would also take signs, spaces and digits of other scripts.
+    if not (stated.isascii() and stated.isdecimal()):
+        raise MalformedRequestError("Content-Length is not a number")
+    # Longer than any limit, and than what int() takes.
+    length = int(stated) if len(stated) <= 20 else limit + 1
+    if length > limit:
+        raise TooLargeError(f"the body is larger than the {limit} bytes that are taken here")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > length:
+                raise TooLargeError(f"the body is longer than its Content-Length of {length} bytes")
+    except ClientDisconnect:
+        raise MalformedRequestError("the connection ended before the body did") from None
+    if len(body) != length:
+        raise MalformedRequestError(f"the body has {len(body)} bytes, Content-Length says {length}")
+    return bytes(body)

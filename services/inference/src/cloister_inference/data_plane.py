@@ -1,0 +1,183 @@
+"""What the endpoints do, apart from HTTP: find models, check requests, evaluate batches."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from cloister_inference.model import Download, Model
+from cloister_inference.problems import (
+    MalformedRequestError,
+    OtherClientError,
+    UnavailableError,
+    UnknownError,
+)
+from cloister_inference.protocol import (
+    HEADER_BYTES_LIMIT,
+    IndexEntry,
+    ModelMetadata,
+    ModelParameters,
+)
+from cloister_inference.repository import Repository
+from cloister_shared.open_inference import CLIENT_DIGEST, CLIENT_DIGEST_PARAMETER
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The results of a batch."""
+
+    results: list[bytes]
+    """Serialised outputs, one for each input, in the same order."""
+    seconds: float
+    """Time of encrypted evaluation, summed over the elements."""
+
+
+class DataPlane:
+    """Everything that is asked of the service.
+
+    Files are read and models compiled in threads of the event loop's own pool, and ciphertexts
+    evaluated in those of ``evaluators``, so that neither holds up the event loop or the other.
+    """
+
+    def __init__(self, repository: Repository, evaluators: Executor, max_batch: int) -> None:
+        """Serve the models of a repository.
+
+        Args:
+            repository: the models.
+            evaluators: runs as many evaluations at a time as it has threads.
+            max_batch: ciphertexts in one request at most.
+        """
+        self._repository = repository
+        self._evaluators = evaluators
+        self.max_batch = max_batch
+
+    async def model(self, name: str, version: str | None) -> Model:
+        """Return a version of a model, the current one where ``version`` is None.
+
+        Raises:
+            UnknownError: there is no such model or version.
+            UnavailableError: it cannot be served.
+        """
+        return await asyncio.to_thread(self._repository.get, name, version)
+
+    async def metadata(self, name: str, version: str | None) -> ModelMetadata:
+        """Describe a version of a model; raises as ``model`` does."""
+        model = await self.model(name, version)
+        versions = await asyncio.to_thread(self._repository.versions, name)
+        return ModelMetadata(
+            name=name,
+            versions=tuple(str(number) for number in versions),
+            parameters=ModelParameters(
+                version=str(model.version),
+                client_digest=model.client.digest,
+                input_bytes=model.details.circuit.input_bytes,
+                output_bytes=model.details.circuit.output_bytes,
+                reference=model.reference is not None,
+            ),
+        )
+
+    async def client(self, name: str, version: str) -> Download:
+        """Return client.zip; raises as ``model`` does."""
+        return (await self.model(name, version)).client
+
+    async def reference(self, name: str, version: str) -> Download:
+        """Return reference.npz; raises as ``model`` does, and UnknownError without one."""
+        reference = (await self.model(name, version)).reference
+        if reference is None:
+            raise UnknownError(f"version {version} of {name} was published without a reference")
+        return reference
+
+    async def check_ready(self) -> None:
+        """Raise unless some model can be served.
+
+        Raises:
+            UnavailableError: none can.
+        """
+        if not await asyncio.to_thread(self._repository.any_servable):
+            raise UnavailableError(
+                "no model can be served: publish one, or see /v2/repository/index for the reasons"
+            )
+
+    async def index(self) -> list[IndexEntry]:
+        """Return the state of every version of every model."""
+        return [
+            IndexEntry(
+                name=state.name,
+                version=str(state.version),
+                state="UNAVAILABLE" if state.reason else "READY",
+                reason=state.reason,
+            )
+            for state in await asyncio.to_thread(self._repository.states)
+        ]
+
+    def body_limit(self, model: Model) -> int:
+        """Bytes of the longest inference request that ``model`` takes."""
+        # Every element is preceded by its length in four bytes.
+        return self.max_batch * (model.details.circuit.input_bytes + 4) + HEADER_BYTES_LIMIT
+
+    async def evaluate(self, model: Model, payloads: Sequence[bytes]) -> Evaluation:
+        """Evaluate a batch; an input that is not of the model's form stops it before it starts.
+
+        Args:
+            model: evaluates each payload by itself.
+            payloads: serialised inputs, from anywhere.
+
+        Raises:
+            MalformedRequestError: naming the element.
+        """
+        for index, payload in enumerate(payloads):
+            model.form.check(payload, index)
+        loop = asyncio.get_running_loop()
+        running = [
+            loop.run_in_executor(self._evaluators, _timed, model, payload) for payload in payloads
+        ]
+        try:
+            evaluated = await asyncio.gather(*running)
+        finally:
+            # Nobody waits for those that have not begun when one fails or the request is given up.
+            for future in running:
+                future.cancel()
+        return Evaluation(
+            [result for result, _ in evaluated], sum(seconds for _, seconds in evaluated)
+        )
+
+
+def check_client(
+    model: Model, in_header: str | None, in_parameters: str | None, *, version_stated: bool
+) -> None:
+    """Raise unless a request's ciphertexts were made for ``model``.
+
+    Args:
+        model: what they would be evaluated with.
+        in_header: client digest as the HTTP header states it.
+        in_parameters: client digest as the request's parameters state it.
+        version_stated: whether the address names the version, which may stand for the digest.
+
+    Raises:
+        MalformedRequestError: the two differ, or nothing says what the ciphertexts were made for.
+        OtherClientError: they were made for another client.
+    """
+    if in_header and in_parameters and in_header != in_parameters:
+        raise MalformedRequestError(
+            f"the header {CLIENT_DIGEST} and the parameter {CLIENT_DIGEST_PARAMETER} differ"
+        )
+    stated = in_header or in_parameters
+    if stated is None and not version_stated:
+        raise MalformedRequestError(
+            "state the SHA-256 of the client.zip that the input was encrypted with, as the header "
+            f"{CLIENT_DIGEST} or the parameter {CLIENT_DIGEST_PARAMETER}, or name the version in "
+            "the address"
+        )
+    if stated is not None and stated != model.client.digest:
+        raise OtherClientError(
+            f"the input was encrypted for another client.zip than that of version {model.version} "
+            f"of {model.name}: download /v2/models/{model.name}/versions/{model.version}/client "
+            "and encrypt again"
+        )
+
+
+def _timed(model: Model, payload: bytes) -> tuple[bytes, float]:
+    start = time.perf_counter()
+    result = model.circuit.evaluate(payload)
+    return result, time.perf_counter() - start

@@ -1,0 +1,246 @@
+"""The Open Inference Protocol's messages, and its binary tensor extension on the server's side.
+
+https://github.com/kserve/open-inference-protocol and
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloister_inference.problems import MalformedRequestError, TooLargeError
+from cloister_shared.errors import CloisterError
+from cloister_shared.open_inference import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    decode_elements,
+    encode_elements,
+)
+
+EXTENSIONS = ("binary_tensor_data", "cloister_client")
+PLATFORM = "concrete_fhe"
+HEADER_BYTES_LIMIT = 16 << 10
+"""The JSON header of a request may have this many bytes at most."""
+
+
+class _Request(BaseModel):
+    # What a client asks for and this service does not do is refused, not overlooked.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class InputParameters(_Request):
+    """Where an input's data is."""
+
+    binary_data_size: int = Field(ge=0)
+    """Bytes that follow the JSON header."""
+
+
+class RequestInput(_Request):
+    """A batch of ciphertexts."""
+
+    name: Literal["ciphertext"]
+    shape: tuple[int]
+    """Number of ciphertexts."""
+    datatype: Literal["BYTES"]
+    parameters: InputParameters
+
+
+class OutputParameters(_Request):
+    """How a result is sent."""
+
+    binary_data: Literal[True] = True
+
+
+class RequestOutput(_Request):
+    """A result that is asked for."""
+
+    name: Literal["result"]
+    parameters: OutputParameters = OutputParameters()
+
+
+class RequestParameters(BaseModel):
+    """Parameters of a request; others than these are left to their authors."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    client_digest: str | None = None
+    """SHA-256 of the client.zip that the ciphertexts were made for."""
+    binary_data_output: Literal[True] = True
+
+
+class InferenceHeader(_Request):
+    """The JSON header of an inference request."""
+
+    id: str | None = None
+    """Comes back in the answer."""
+    inputs: tuple[RequestInput]
+    outputs: tuple[RequestOutput] | tuple[()] = ()
+    parameters: RequestParameters = RequestParameters()
+
+
+class BinaryParameters(BaseModel):
+    """Where an output's data is."""
+
+    binary_data_size: int
+
+
+class ResponseOutput(BaseModel):
+    """A batch of results."""
+
+    name: str = OUTPUT_NAME
+    shape: tuple[int]
+    datatype: Literal["BYTES"] = "BYTES"
+    parameters: BinaryParameters
+
+
+class InferenceAnswer(BaseModel):
+    """The JSON header of an inference answer."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: tuple[ResponseOutput]
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+class Live(BaseModel):
+    """The process runs."""
+
+    live: Literal[True] = True
+
+
+class Ready(BaseModel):
+    """At least one model can be served."""
+
+    ready: Literal[True] = True
+
+
+class ModelReady(BaseModel):
+    """The model can be served."""
+
+    name: str
+    ready: Literal[True] = True
+
+
+class TensorMetadata(BaseModel):
+    """Name and type of an input or output."""
+
+    name: str
+    datatype: Literal["BYTES"] = "BYTES"
+    shape: tuple[int] = (-1,)
+    """Any number of elements, to the limit of a batch."""
+
+
+class ModelParameters(BaseModel):
+    """What a key holder needs to know of a version."""
+
+    version: str
+    client_digest: str
+    """SHA-256 of client.zip."""
+    input_bytes: int
+    """Length of every serialised input."""
+    output_bytes: int
+    """Length of every serialised output."""
+    reference: bool
+    """Whether the circuit in the clear can be downloaded."""
+
+
+class ModelMetadata(BaseModel):
+    """What a model takes and gives."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str = PLATFORM
+    inputs: tuple[TensorMetadata] = (TensorMetadata(name=INPUT_NAME),)
+    outputs: tuple[TensorMetadata] = (TensorMetadata(name=OUTPUT_NAME),)
+    parameters: ModelParameters
+
+
+class IndexEntry(BaseModel):
+    """The state of a published version."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+
+
+def parse_framed(
+    body: bytes, header_length: int, max_batch: int
+) -> tuple[InferenceHeader, list[bytes]]:
+    """Take a request in the binary tensor extension apart.
+
+    Args:
+        body: the JSON header, then the input's data.
+        header_length: bytes of the JSON header.
+        max_batch: elements at most.
+
+    Returns:
+        The header, and at least one element.
+
+    Raises:
+        MalformedRequestError: the body is not what the protocol says.
+        TooLargeError: it holds more than ``max_batch`` elements.
+    """
+    if not 0 < header_length <= min(len(body), HEADER_BYTES_LIMIT):
+        raise MalformedRequestError(
+            f"a JSON header of {header_length} bytes does not fit: the body has {len(body)}, and "
+            f"at most {HEADER_BYTES_LIMIT} are taken"
+        )
+    try:
+        header = InferenceHeader.model_validate_json(body[:header_length])
+    except ValidationError as error:
+        details = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}".lstrip(": ")
+            for problem in error.errors()
+        )
+        raise MalformedRequestError(
+            f"the JSON header is not an inference request: {details}"
+        ) from None
+    (tensor,) = header.inputs
+    (count,) = tensor.shape
+    data = memoryview(body)[header_length:]
+    if tensor.parameters.binary_data_size != len(data):
+        raise MalformedRequestError(
+            f"binary_data_size is {tensor.parameters.binary_data_size}; {len(data)} bytes follow "
+            "the JSON header"
+        )
+    if count < 1:
+        raise MalformedRequestError("an inference request holds at least one element")
+    if count > max_batch:
+        raise TooLargeError(f"{count} elements are too many: at most {max_batch} go in one request")
+    try:
+        return header, decode_elements(data, count)
+    except CloisterError as error:
+        raise MalformedRequestError(str(error)) from None
+
+
+def build_framed(
+    name: str, version: str, request_id: str | None, results: Sequence[bytes]
+) -> tuple[bytes, int]:
+    """Put an answer in the binary tensor extension together.
+
+    Returns:
+        The body, and how many bytes of it are the JSON header.
+    """
+    data = encode_elements(results)
+    answer = InferenceAnswer(
+        model_name=name,
+        model_version=version,
+        id=request_id,
+        outputs=(
+            ResponseOutput(
+                shape=(len(results),), parameters=BinaryParameters(binary_data_size=len(data))
+            ),
+        ),
+    )
+    header = answer.model_dump_json(exclude_none=True).encode()
+    return header + data, len(header)

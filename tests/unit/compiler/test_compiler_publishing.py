@@ -1,0 +1,253 @@
+"""When an artifact is published, and when nothing is."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloister_compiler import artifact as artifact_module
+from cloister_compiler.artifact import Calibrate, publish_artifact
+from cloister_compiler.calibration import boundary_rows
+from cloister_shared.artifact import CARD, REFERENCE, WEIGHTS, ArtifactDetails
+from cloister_shared.errors import CloisterError
+from cloister_shared.registry import Registry, Version
+from cloister_shared.weights import LinearWeights
+
+SETTINGS: dict[str, Any] = {"bits": 6, "publish_reference": True, "verification_samples": 2}
+
+
+Publish = Callable[..., Version]
+
+
+@pytest.fixture
+def publish(models: Registry, artifacts: Registry) -> Publish:
+    """Publish the artifact of the current model, with changes to the settings."""
+
+    def publish_current(**changes: Any) -> Version:
+        return publish_artifact(models, artifacts, "small", **(SETTINGS | changes))
+
+    return publish_current
+
+
+def misses_the_extremes(coef: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """All features low, high or half way: their weights of both signs cancel."""
+    return boundary_rows(coef.shape[1])
+
+
+def test_a_second_run_does_no_work_and_keeps_the_version(
+    models: Registry,
+    artifacts: Registry,
+    publish: Publish,
+    publish_model: Callable[..., None],
+    small: LinearWeights,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish_model(small)
+    first = publish()
+    with monkeypatch.context() as patched:
+        patched.setattr(artifact_module, "compile_model", None)
+        assert publish() == first
+    assert artifacts.versions("small") == [1]
+
+    changes: tuple[dict[str, Any], ...] = (
+        {"bits": 5},
+        {"publish_reference": False},
+        {"verification_samples": 3},
+    )
+    for number, changed in enumerate(changes, start=2):
+        assert publish(**changed).manifest.version == number
+        assert artifacts.current("small") == number
+    publish_model(small, parameters={"C": 0.2})
+    assert publish().manifest.version == 5
+
+    # Back to the first model and settings: its artifact is still there.
+    models.set_current("small", 1)
+    assert publish() == first
+    assert artifacts.current("small") == 1
+    assert artifacts.versions("small") == [1, 2, 3, 4, 5]
+
+
+def test_another_version_of_a_library_compiles_anew(
+    publish: Publish,
+    publish_model: Callable[..., None],
+    small: LinearWeights,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish_model(small)
+    publish()
+    monkeypatch.setattr(artifact_module, "version", lambda library: f"99 of {library}")
+    assert publish().manifest.version == 2
+
+
+def test_a_damaged_artifact_is_not_taken_for_published(
+    publish: Publish, publish_model: Callable[..., None], small: LinearWeights
+) -> None:
+    publish_model(small)
+    path = publish().file("server.zip")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CloisterError, match=r"server\.zip is not what was published.*remove"):
+        publish()
+
+
+def test_without_the_reference_there_is_none(
+    publish: Publish, publish_model: Callable[..., None], small: LinearWeights
+) -> None:
+    publish_model(small)
+    published = publish(publish_reference=False)
+    assert not (published.path / REFERENCE).exists()
+    with pytest.raises(CloisterError, match=r"has no file reference\.npz"):
+        published.file(REFERENCE)
+
+
+@pytest.mark.parametrize("refusing", ["range", "execution"])
+@pytest.mark.parametrize("published_before", [False, True])
+def test_a_circuit_that_overflows_is_not_published(
+    artifacts: Registry,
+    publish: Publish,
+    publish_model: Callable[..., None],
+    small: LinearWeights,
+    monkeypatch: pytest.MonkeyPatch,
+    refusing: str,
+    published_before: bool,
+) -> None:
+    publish_model(small)
+    if published_before:
+        publish()
+    # On the rows below its scores stay near 0, and elsewhere they are large.
+    publish_model(LinearWeights(np.tile([1.0, -1.0], (3, 4)), np.zeros(3)))
+    message = r"scores reach \[.*\], but the circuit's"
+    if refusing == "execution":
+        # The proof is taken away: what runs under encryption must show it by itself.
+        monkeypatch.setattr(artifact_module, "check_range", lambda *_: None)
+        message = r"of 11 encrypted results differ from the clear ones"
+    calibrate: Calibrate = misses_the_extremes
+    with pytest.raises(CloisterError, match=message):
+        publish(calibrate=calibrate)
+    assert artifacts.versions("small") == ([1] if published_before else [])
+    assert artifacts.current("small") == (1 if published_before else None)
+    if published_before:
+        artifacts.open_current("small").verify()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "changes", "message"),
+    [
+        (LinearWeights(np.ones((3, 7)), np.ones(3)), {}, r"coef has shape \(3, 7\), not \(3, 8\)"),
+        (LinearWeights(np.ones((3, 8)), np.ones(4)), {}, "intercept has shape"),
+        (LinearWeights(np.full((3, 8), np.nan), np.ones(3)), {}, "coef holds values that are not"),
+        (LinearWeights(np.ones((3, 8)), np.full(3, np.inf)), {}, "intercept holds values that are"),
+        (
+            LinearWeights(np.ones((3, 8)), np.ones(3)),
+            {"estimator": "GaussianNB"},
+            "'GaussianNB' cannot be served encrypted",
+        ),
+        (
+            LinearWeights(np.ones((3, 8)), np.ones(3)),
+            {"parameters": {"colour": "red"}},
+            "cannot compile .*unexpected keyword.*colour",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_compiled_is_refused(
+    artifacts: Registry,
+    publish: Publish,
+    publish_model: Callable[..., None],
+    make_card: Any,
+    wrong: LinearWeights,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    publish_model(wrong, make_card(np.ones((3, 8)), **changes))
+    with pytest.raises(CloisterError, match=message):
+        publish()
+    assert artifacts.names() == []
+
+
+def test_a_missing_or_damaged_model_is_named(
+    models: Registry,
+    artifacts: Registry,
+    publish: Publish,
+    publish_model: Callable[..., None],
+    small: LinearWeights,
+) -> None:
+    with pytest.raises(CloisterError, match="nothing is published under small"):
+        publish()
+    models.publish("small", "empty", lambda _folder: {})
+    with pytest.raises(CloisterError, match=r"has no file card\.json"):
+        publish()
+
+    def without_card(folder: Path) -> dict[str, Any]:
+        (folder / CARD).write_text("{}")
+        (folder / WEIGHTS).write_bytes(b"")
+        return {}
+
+    models.publish("small", "damaged", without_card)
+    with pytest.raises(CloisterError, match=r"card\.json is not a model card"):
+        publish()
+
+    publish_model(small)
+    path = models.open_current("small").file(WEIGHTS)
+    small.write(path.with_name("other.npz"))
+    path.write_bytes(b"x")
+    with pytest.raises(CloisterError, match=r"weights\.npz is not what was published"):
+        publish()
+    assert artifacts.names() == []
+
+
+def run_program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the compiler's program on the registries in ``folder``."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ
+        | {
+            "CLOISTER_MODEL": "small",
+            "CLOISTER_MODELS_DIR": str(folder / "models"),
+            "CLOISTER_ARTIFACTS_DIR": str(folder / "artifacts"),
+            "CLOISTER_BITS": "4",
+            "CLOISTER_PUBLISH_REFERENCE": "false",
+            "CLOISTER_VERIFICATION_SAMPLES": "3",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_program_publishes_what_its_settings_say_and_exits_0(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    publish_model(small)
+    result = run_program(tmp_path, "-m", "cloister_compiler")
+    assert result.returncode == 0, result.stderr
+    assert "compiler: published version 1 of small" in result.stderr
+    published = artifacts.open_current("small")
+    published.verify()
+    assert REFERENCE not in published.manifest.files
+    details = ArtifactDetails.model_validate(published.manifest.details)
+    assert details.circuit.bits_inputs == 4
+    assert details.verification.random == 3
+
+
+def test_the_program_exits_1_when_it_refuses_a_circuit_that_it_ran(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    publish_model(small)
+    refusing = """
+from cloister_compiler import __main__, artifact
+from cloister_compiler.verification import check_execution
+def check_other_scores(folder, reference, rows):
+    object.__setattr__(reference, "bias", reference.bias + 1)
+    check_execution(folder, reference, rows)
+artifact.check_execution = check_other_scores
+__main__.main()
+"""
+    result = run_program(tmp_path, "-c", refusing)
+    assert "12 of 12 encrypted results differ from the clear ones" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 1
+    assert artifacts.names() == []

@@ -1,0 +1,132 @@
+"""Features from declared bounds to [0, 1]."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cloister_shared.errors import CloisterError
+from cloister_shared.scaling import to_unit
+from cloister_shared.schema import DatasetSchema, Feature
+
+finite = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300)
+
+
+@st.composite
+def schemas(draw: st.DrawFn) -> DatasetSchema:
+    bounds = draw(
+        st.lists(
+            st.tuples(finite, finite).filter(lambda pair: pair[0] != pair[1]).map(sorted),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    features = [Feature(name=f"f{i}", low=low, high=high) for i, (low, high) in enumerate(bounds)]
+    return DatasetSchema(dataset="drawn", features=tuple(features), classes=(0, 1))
+
+
+@st.composite
+def schemas_and_rows(draw: st.DrawFn) -> tuple[DatasetSchema, np.ndarray[Any, Any]]:
+    """A schema and raw rows within its bounds, shape (n, n_features)."""
+    drawn = draw(schemas())
+    columns = [
+        draw(arrays(np.float64, 3, elements=st.floats(feature.low, feature.high)))
+        for feature in drawn.features
+    ]
+    return drawn, np.stack(columns, axis=1)
+
+
+SCHEMA = DatasetSchema(
+    dataset="two",
+    features=(Feature(name="width", low=-1, high=3), Feature(name="height", low=0, high=10)),
+    classes=("a", "b"),
+)
+
+
+@given(schemas())
+def test_bounds_become_exactly_0_and_1(drawn: DatasetSchema) -> None:
+    unit = to_unit([drawn.lows, drawn.highs], drawn)
+    np.testing.assert_array_equal(unit[0], 0.0)
+    np.testing.assert_array_equal(unit[1], 1.0)
+
+
+@given(schemas_and_rows())
+def test_values_within_bounds_keep_their_order_and_stay_in_the_unit_interval(
+    drawn: tuple[DatasetSchema, np.ndarray[Any, Any]],
+) -> None:
+    schema, rows = drawn
+    unit = to_unit(np.sort(rows, axis=0), schema)
+    assert ((unit >= 0) & (unit <= 1)).all()
+    assert (np.diff(unit, axis=0) >= 0).all()
+
+
+def test_the_map_is_affine() -> None:
+    np.testing.assert_array_equal(
+        to_unit(np.array([[0, 2.5], [2, 5]]), SCHEMA), np.array([[0.25, 0.25], [0.75, 0.5]])
+    )
+
+
+@given(
+    row=st.integers(0, 2),
+    column=st.integers(0, 1),
+    beyond=st.floats(1e-9, 1e300),
+    below=st.booleans(),
+)
+def test_a_value_outside_is_refused_by_row_and_feature_or_clipped(
+    row: int, column: int, beyond: float, below: bool
+) -> None:
+    rows = np.tile((SCHEMA.lows + SCHEMA.highs) / 2, (3, 1))
+    value = SCHEMA.lows[column] - beyond if below else SCHEMA.highs[column] + beyond
+    assume(value not in (SCHEMA.lows[column], SCHEMA.highs[column]))
+    rows[row, column] = value
+    name = SCHEMA.features[column].name
+    with pytest.raises(CloisterError, match=f"row {row}, feature {name}: .*outside") as refusal:
+        to_unit(rows, SCHEMA)
+    assert str(value) not in str(refusal.value), "the message gives away the value"
+
+    clipped = to_unit(rows, SCHEMA, "clip")
+    assert clipped[row, column] == (0.0 if below else 1.0)
+    clipped[row, column] = 0.5
+    np.testing.assert_array_equal(clipped, 0.5)
+
+
+@pytest.mark.parametrize("policy", ["refuse", "clip"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, None])
+def test_what_is_not_a_finite_number_is_refused_under_either_policy(
+    policy: Any, value: Any
+) -> None:
+    with pytest.raises(CloisterError, match=r"row 1, feature height: .*not finite"):
+        to_unit([[0, 0], [0, value]], SCHEMA, policy)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1, 2, 3]], r"shape \(1, 3\).*needs \(n, 2\)"),
+        ([1, 2], r"shape \(2,\)"),
+        (5, "shape"),
+        ([[[1, 2]]], r"shape \(1, 1, 2\)"),
+        ([["red", 1]], "must be a table of numbers"),
+        ([[1, 2], [3]], "rows of equal length"),
+        ([[{}, 1]], "must be a table of numbers"),
+        ([[10**400, 1]], "must be a table of numbers"),
+    ],
+)
+def test_what_is_not_a_table_of_the_features_is_refused(rows: Any, message: str) -> None:
+    with pytest.raises(CloisterError, match=message):
+        to_unit(rows, SCHEMA)
+
+
+def test_the_result_is_a_new_contiguous_array() -> None:
+    rows = np.asfortranarray([[0.0, 5.0], [3.0, 10.0]])
+    unit = to_unit(rows, SCHEMA)
+    assert unit.flags.c_contiguous
+    unit[:] = -1
+    np.testing.assert_array_equal(rows, [[0.0, 5.0], [3.0, 10.0]])
+
+
+def test_no_rows_are_no_rows() -> None:
+    assert to_unit(np.empty((0, 2)), SCHEMA).shape == (0, 2)

@@ -1,0 +1,124 @@
+"""The public description of a dataset."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cloister_shared.errors import CloisterError
+from cloister_shared.schema import DatasetSchema, Feature, read_schema
+
+
+def schema(**changes: Any) -> DatasetSchema:
+    valid: dict[str, Any] = {
+        "dataset": "small",
+        "features": [{"name": f"f{i}", "low": 0, "high": 1} for i in range(4)],
+        "classes": [0, 1, 2],
+    }
+    return DatasetSchema.model_validate(valid | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": []}, "features"),
+        ({"features": [{"name": "a", "low": 0, "high": 1}] * 2}, "names must be unique"),
+        ({"features": [{"name": "a", "low": 1, "high": 1}]}, "must be below"),
+        ({"features": [{"name": "a", "low": 2, "high": 1}]}, "must be below"),
+        ({"features": [{"name": "a", "low": float("nan"), "high": 1}]}, "finite"),
+        ({"features": [{"name": "a", "low": 0, "high": float("inf")}]}, "finite"),
+        ({"features": [{"name": "a", "low": -1e308, "high": 1e308}]}, "too far apart"),
+        ({"features": [{"name": "", "low": 0, "high": 1}]}, "name"),
+        ({"features": [{"name": "a", "low": 0, "high": 1, "unit": "m"}]}, "unit"),
+        ({"classes": [0]}, "classes"),
+        ({"classes": [0, 0]}, "classes must be unique"),
+        ({"classes": [1, "1"]}, "classes must be unique"),
+        ({"image_shape": [3, 2]}, "does not hold 4 features"),
+        ({"image_shape": [-2, -2]}, "greater than 0"),
+        ({"task": "regression"}, "task"),
+        ({"dataset": ""}, "dataset"),
+        ({"rows": 3}, "rows"),
+    ],
+)
+def test_a_schema_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        schema(**changes)
+
+
+def test_shapes_follow_scikit_learn() -> None:
+    assert (schema().n_features, schema().n_outputs) == (4, 3)
+    assert schema(classes=["no", "yes"]).n_outputs == 1
+    assert schema(image_shape=[2, 2]).image_shape == (2, 2)
+
+
+@given(st.lists(st.integers(0, 2)))
+def test_labels_and_indices_are_inverse(indices: list[int]) -> None:
+    description = schema(classes=["red", "green", "7"])
+    labels = description.labels(np.array(indices, dtype=np.int64))
+    np.testing.assert_array_equal(description.class_indices(labels), indices)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[7, 9, 7], ["7", "9", "7"], [7.0, 9.0, 7.0], np.array([7, 9, 7], dtype=np.float32)],
+)
+def test_a_label_is_the_same_class_as_number_and_as_text(labels: Any) -> None:
+    indices = schema(classes=[7, 8, 9]).class_indices(labels)
+    assert indices.dtype == np.int64
+    np.testing.assert_array_equal(indices, [0, 2, 0])
+
+
+@pytest.mark.parametrize("label", [7, 1.5, float("nan"), float("inf"), "x", None])
+def test_an_unknown_label_is_refused_by_row_and_not_shown(label: Any) -> None:
+    with pytest.raises(CloisterError, match=r"row 2: .*the classes are 0, 1, 2") as refusal:
+        schema().class_indices(np.array([0, 1, label], dtype=object))
+    assert str(refusal.value) == (
+        "row 2: the label is not a class of small; the classes are 0, 1, 2"
+    )
+
+
+def test_labels_in_several_columns_are_refused() -> None:
+    with pytest.raises(CloisterError, match="one column"):
+        schema().class_indices([[0, 1], [1, 0]])
+
+
+def test_the_digest_is_of_the_meaning() -> None:
+    reordered = json.loads(schema().model_dump_json())
+    reordered = dict(reversed(reordered.items()))
+    assert DatasetSchema.model_validate(reordered).digest == schema().digest
+    changed = [
+        schema(dataset="other"),
+        schema(classes=[0, 2, 1]),
+        schema(image_shape=[2, 2]),
+        schema(features=[{"name": f"f{i}", "low": 0, "high": 2} for i in range(4)]),
+        schema(features=[{"name": f"f{i}", "low": 0, "high": 1} for i in (1, 0, 2, 3)]),
+    ]
+    assert len({one.digest for one in (*changed, schema())}) == len(changed) + 1
+
+
+def test_a_schema_read_from_its_json_is_equal(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    written = schema(features=[{"name": "größe", "low": 0.1, "high": 0.3}])
+    path.write_text(written.model_dump_json(), encoding="utf-8")
+    assert read_schema(path) == written
+    assert read_schema(path).features == (Feature(name="größe", low=0.1, high=0.3),)
+
+
+@given(content=st.binary() | st.text().map(str.encode) | st.just(b"[" * 100_000))
+def test_any_other_file_is_refused_by_its_path(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "schema.json"
+    path.write_bytes(content)
+    with pytest.raises(CloisterError, match=r"schema\.json is not a schema"):
+        read_schema(path)
+
+
+def test_a_missing_schema_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CloisterError, match=r"schema\.json is missing"):
+        read_schema(tmp_path / "schema.json")
