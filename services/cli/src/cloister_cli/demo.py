@@ -37,7 +37,8 @@ def run_demo(demo: Demo, folder: Path) -> None:
     """
     superlink, dealer, inference, *runtimes = free_ports(3 + demo.clients)
     secret = folder / "control" / "superexec.secret"
-    deal = {"dataset": demo.dataset, "shards": max(demo.clients, 10)}
+    # As many shards as sites: every row is at some site.
+    deal = {"dataset": demo.dataset, "shards": demo.clients}
     if demo.mnist_path:
         deal["mnist_path"] = demo.mnist_path.resolve()
     registries = {
@@ -90,6 +91,7 @@ def run_demo(demo: Demo, folder: Path) -> None:
             model=demo.dataset,
             dataset=demo.dataset,
             clients=demo.clients,
+            shards=demo.clients,
             settle_seconds=0,
         ).wait_done(needed)
         for service in needed:

@@ -172,11 +172,12 @@ class Processes:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        with ExitStack() as closing:
+        # What is called back last is registered first, and is called whatever the others raise.
+        with ExitStack() as stopping:
             for service in self._services:
-                closing.callback(service.close)
-            for service in reversed(self._services):
-                service.terminate()
+                stopping.callback(service.close)
+            for service in self._services:
+                stopping.callback(service.terminate)
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,0 +1,61 @@
+# One command each for set-up, check, test and run, the same for people and CI.
+# Needs Python 3.11 with pip; the Compose targets need Docker too.
+PYTHON ?= python3.11
+DATASET ?= digits
+CLIENTS ?= 3
+SAMPLES ?= 200
+UV_VERSION := 0.13.9
+
+UV := .uv/bin/uv
+BIN := .venv/bin
+# uv installs into the active environment: that is ours, whatever the shell has activated.
+export VIRTUAL_ENV := $(CURDIR)/.venv
+SERVICES := $(wildcard services/*)
+SOURCES := shared/src $(SERVICES:%=%/src)
+PROJECTS := pyproject.toml shared/pyproject.toml $(SERVICES:%=%/pyproject.toml)
+
+.PHONY: help setup lock check format test test-compose demo clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+setup: .venv/.installed ## Install everything into .venv
+
+$(UV):
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv==$(UV_VERSION)
+
+.venv/.installed: $(UV) requirements/dev.txt requirements/torch.txt $(PROJECTS)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	requirements/install-torch $(UV) pip install
+	$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/dev.txt
+	$(UV) pip install --quiet --no-deps --no-sources $(foreach p,shared $(SERVICES),--editable $(p))
+	touch $@
+
+lock: $(UV) ## Resolve the dependencies anew and write requirements/
+	requirements/lock $(UV)
+
+format: setup ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: setup ## Formatter, linters and strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy tests
+	$(BIN)/yamllint --strict compose.yaml .pre-commit-config.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run
+
+test: setup ## All tests that need no Docker
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+test-compose: setup ## Tests of the real containers
+	$(BIN)/pytest tests/compose
+
+demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
+	$(BIN)/cloister demo --dataset $(DATASET) --clients $(CLIENTS) --samples $(SAMPLES)
+
+clean: ## Remove what make installed
+	rm -rf .venv .uv

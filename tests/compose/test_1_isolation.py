@@ -1,0 +1,89 @@
+"""Who mounts what and who reaches whom, as Compose understands compose.yaml."""
+
+from typing import Any
+
+import pytest
+from stack import Stack
+
+READ, WRITE = "read", "write"
+ANONYMOUS = ""
+
+ISOLATION: dict[str, tuple[dict[str, str], set[str]]] = {
+    # service: (volumes, networks)
+    "dealer": ({"shards": WRITE, "held-out": WRITE}, {"federation", "outside"}),
+    "client": ({ANONYMOUS: WRITE}, {"federation"}),
+    "server": ({"state": WRITE, "control": WRITE}, {"federation", "control"}),
+    "trainer": ({"control": READ, "models": WRITE, "events": WRITE}, {"control"}),
+    "compiler": ({"models": READ, "artifacts": WRITE}, set()),
+    "inference": ({"artifacts": READ}, {"serving"}),
+    "keyholder": ({"held-out": READ, "reports": WRITE}, {"serving"}),
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    return Stack().config()
+
+
+def test_there_are_no_other_services(config: dict[str, Any]) -> None:
+    assert set(config["services"]) == set(ISOLATION)
+
+
+@pytest.mark.parametrize("service", ISOLATION)
+def test_mounts(config: dict[str, Any], service: str) -> None:
+    mounts = config["services"][service]["volumes"]
+    volumes = {
+        mount.get("source", ANONYMOUS): READ if mount.get("read_only") else WRITE
+        for mount in mounts
+        if mount["type"] == "volume"
+    }
+    assert volumes == ISOLATION[service][0]
+    binds = [mount for mount in mounts if mount["type"] == "bind"]
+    # The one file of the host's that anything sees: a user's MNIST.
+    assert [mount["target"] for mount in binds] == (["/mnist.npz"] if service == "dealer" else [])
+    assert all(mount["read_only"] for mount in binds)
+
+
+@pytest.mark.parametrize("service", ISOLATION)
+def test_networks(config: dict[str, Any], service: str) -> None:
+    described = config["services"][service]
+    networks = set(described.get("networks") or ())
+    assert networks == ISOLATION[service][1]
+    if not networks:
+        assert described["network_mode"] == "none"
+
+
+def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
+    networks = config["networks"]
+    assert networks["federation"]["internal"]
+    assert networks["control"]["internal"]
+    masquerade = "com.docker.network.bridge.enable_ip_masquerade"
+    assert networks["serving"]["driver_opts"][masquerade] == "false"
+
+
+def test_only_inference_is_published_and_only_on_loopback(config: dict[str, Any]) -> None:
+    published = {
+        name: [port["host_ip"] for port in service["ports"]]
+        for name, service in config["services"].items()
+        if service.get("ports")
+    }
+    assert published == {"inference": ["127.0.0.1"]}
+
+
+@pytest.mark.parametrize("service", ISOLATION)
+def test_hardening(config: dict[str, Any], service: str) -> None:
+    described = config["services"][service]
+    assert described["read_only"]
+    assert described["init"]
+    assert described["cap_drop"] == ["ALL"]
+    assert "cap_add" not in described
+    assert "privileged" not in described
+    assert described["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("service", ISOLATION)
+def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None:
+    names = config["services"][service]["environment"]
+    secrets = {"CLOISTER_SUPEREXEC_SECRET"}  # the path of a file
+    suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}
+    assert suspicious <= secrets
