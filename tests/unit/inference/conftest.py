@@ -32,14 +32,14 @@ class KeyHolder:
     digest: str
     reference: Reference
 
-    def encrypt(self, row: np.ndarray) -> bytes:
+    def encrypt(self, row: np.ndarray[Any, Any]) -> bytes:
         payload: bytes = self.stock.quantize_encrypt_serialize(row[None, :])
         return payload
 
     def decrypt(self, result: bytes) -> list[int]:
         return [int(score) for score in np.asarray(self.stock.deserialize_decrypt(result)).ravel()]
 
-    def expected(self, row: np.ndarray) -> list[int]:
+    def expected(self, row: np.ndarray[Any, Any]) -> list[int]:
         """Integer scores in the clear."""
         quantised = self.reference.quantiser.quantise(row[None, :])
         return [int(score) for score in self.reference.integer_scores(quantised).ravel()]
@@ -111,12 +111,14 @@ def breast_cancer(service: TestClient, make_key_holder: MakeKeyHolder) -> KeyHol
 
 
 @pytest.fixture(scope="session")
-def digits_rows(digits_data: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def digits_rows(
+    digits_data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]],
+) -> np.ndarray[Any, Any]:
     return np.asarray(digits_data[0] / 16)
 
 
 @pytest.fixture(scope="session")
-def digits_payload(digits: KeyHolder, digits_rows: np.ndarray) -> bytes:
+def digits_payload(digits: KeyHolder, digits_rows: np.ndarray[Any, Any]) -> bytes:
     """An encryption of the first digit."""
     return digits.encrypt(digits_rows[0])
 

@@ -91,7 +91,7 @@ def process(start: Start) -> Process:
 
 
 def test_concurrent_results_are_all_right(
-    process: Process, digits: Any, protocol: Any, digits_rows: np.ndarray
+    process: Process, digits: Any, protocol: Any, digits_rows: np.ndarray[Any, Any]
 ) -> None:
     rows = digits_rows[:24]
     payloads = [digits.encrypt(row) for row in rows]
@@ -171,7 +171,7 @@ def begin_request(process: Process, length: int) -> socket.socket:
 
 
 def test_a_running_request_is_answered_before_the_process_ends(
-    start: Start, digits: Any, digits_payload: bytes, digits_rows: np.ndarray
+    start: Start, digits: Any, digits_payload: bytes, digits_rows: np.ndarray[Any, Any]
 ) -> None:
     process = start()
     with begin_request(process, len(digits_payload)) as connection:

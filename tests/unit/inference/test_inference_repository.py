@@ -403,9 +403,9 @@ class TestRepository:
                 f"version 1 of model cannot be served: {reason}"
             ]
             now += RETRY_SECONDS
-        assert repository.get("model") == "a model"
+        assert str(repository.get("model")) == "a model"
         now += 10 * RETRY_SECONDS
-        assert repository.get("model", "1") == "a model"
+        assert str(repository.get("model", "1")) == "a model"
         assert not outcomes
 
     def test_what_was_never_published_is_unknown(self, registry: Registry) -> None:

@@ -20,7 +20,7 @@ def test_digits_equal_the_clear_reference(
     digits: Any,
     protocol: Any,
     digits_data: Any,
-    digits_rows: np.ndarray,
+    digits_rows: np.ndarray[Any, Any],
 ) -> None:
     labels = []
     for row in digits_rows[:12]:
@@ -60,7 +60,7 @@ def test_a_raw_answer_is_the_result_alone(
 
 
 def test_a_batch_keeps_its_order(
-    service: TestClient, digits: Any, protocol: Any, digits_rows: np.ndarray
+    service: TestClient, digits: Any, protocol: Any, digits_rows: np.ndarray[Any, Any]
 ) -> None:
     rows = digits_rows[20:24]
     elements = [digits.encrypt(row) for row in rows]

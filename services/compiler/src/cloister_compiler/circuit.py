@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from concrete.fhe import Configuration
 
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
@@ -55,7 +56,9 @@ def compile_model(
         with np.errstate(over="raise", invalid="raise"):
             fitted = _fitted(_load(row.sklearn_class), card, weights)
             model = _load(row.concrete_class).from_sklearn_model(fitted, calibration, n_bits=bits)
-            model.compile(calibration)
+            # Otherwise Concrete writes what it knows of a model that fails to where it stands.
+            configuration = Configuration(dump_artifacts_on_unexpected_failures=False)
+            model.compile(calibration, configuration=configuration)
     except FloatingPointError as error:
         raise CloisterError(
             f"the weights or intercepts of this {card.estimator} are too large to be quantised "
