@@ -52,7 +52,11 @@ def test_the_whole_way_on_digits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
     with subprocess.Popen(
-        DEMO, env=environment(tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*DEMO, "--report", str(tmp_path / "r")],
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as demo:
         assert demo.stderr is not None
         for line in demo.stderr:

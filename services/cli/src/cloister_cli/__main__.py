@@ -1,6 +1,5 @@
 """The cloister command."""
 
-import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cloister_cli.demo import REPORT, Demo, run_demo
+from cloister_cli.demo import Demo, run_demo
 from cloister_cli.processes import ServiceFailedError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,8 +27,8 @@ def demo(
         int, typer.Option(min=0, help="Held-out samples evaluated encrypted; 0 for all.")
     ] = 200,
     report: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Keep the report as JSON here.")
-    ] = None,
+        Path, typer.Option(dir_okay=False, help="Where the report is written as JSON.")
+    ] = Path("report.json"),
     mnist_path: Annotated[
         Path | None,
         typer.Option(envvar="MNIST_PATH", exists=True, dir_okay=False, help="MNIST as .npz."),
@@ -42,9 +41,7 @@ def demo(
             signal.signal(number, _terminate)
     with tempfile.TemporaryDirectory(prefix="cloister-demo-") as folder:
         try:
-            run_demo(Demo(dataset, clients, samples, mnist_path), Path(folder))
-            if report:
-                shutil.copyfile(Path(folder) / REPORT, report)
+            run_demo(Demo(dataset, clients, samples, report, mnist_path), Path(folder))
         except ServiceFailedError as error:
             typer.echo(f"\nthe demo failed: {error}", err=True)
             raise typer.Exit(1) from None

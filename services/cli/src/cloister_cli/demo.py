@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cloister_cli.processes import Processes, Service, free_ports
 
-REPORT = "report.json"
 HEALTHY_SECONDS = 120.0
 DOWNLOAD_SECONDS = 1800.0
 """A dealer that has to download its dataset first is healthy only then."""
@@ -22,6 +21,8 @@ class Demo:
     clients: int
     samples: int
     """Held-out samples that are evaluated encrypted; 0 for all."""
+    report: Path
+    """Where the key holder's report is written as JSON."""
     mnist_path: Path | None
 
 
@@ -117,7 +118,7 @@ def run_demo(demo: Demo, folder: Path) -> None:
             url=f"http://127.0.0.1:{inference}",
             model=demo.dataset,
             held_out_dir=folder / "held-out",
-            report_path=folder / REPORT,
+            report_path=demo.report.resolve(),
         ).wait_done([serving])
 
 

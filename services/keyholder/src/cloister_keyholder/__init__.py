@@ -1,1 +1,29 @@
 """SDK and command line of the party that alone holds the keys."""
+
+from cloister_keyholder.errors import (
+    IncompatibleVersion,
+    InvalidAnswer,
+    InvalidClientPackage,
+    InvalidResult,
+    InvalidSamples,
+    KeyholderError,
+    KeyUnusable,
+    RequestRefused,
+    ServiceUnavailable,
+    UnsafeParameters,
+)
+from cloister_keyholder.model import EncryptedModel
+
+__all__ = [
+    "EncryptedModel",
+    "IncompatibleVersion",
+    "InvalidAnswer",
+    "InvalidClientPackage",
+    "InvalidResult",
+    "InvalidSamples",
+    "KeyUnusable",
+    "KeyholderError",
+    "RequestRefused",
+    "ServiceUnavailable",
+    "UnsafeParameters",
+]

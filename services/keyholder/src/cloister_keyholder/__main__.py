@@ -1,0 +1,188 @@
+"""The command ``keyholder``: evaluate, predict, encrypt, decrypt."""
+
+import csv
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cloister_keyholder import keyfile
+from cloister_keyholder.errors import InvalidSamples, KeyUnusable
+from cloister_keyholder.evaluation import evaluate as evaluate_model
+from cloister_keyholder.model import EncryptedModel
+from cloister_keyholder.progress import show_progress
+from cloister_keyholder.report import render, write_report
+from cloister_keyholder.samples import read_csv, read_held_out
+from cloister_keyholder.settings import Settings
+from cloister_keyholder.waiting import wait_for_model
+from cloister_shared.classification import class_indices
+from cloister_shared.service import run_service
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    help="Query a model with encrypted inputs. Keys and results stay here.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Its tracebacks print local variables, which here hold features, scores and keys.
+    pretty_exceptions_enable=False,
+)
+
+Url = Annotated[str | None, typer.Option(help="Inference service [default: CLOISTER_URL]")]
+Model = Annotated[str | None, typer.Option(help="Name of the model [default: CLOISTER_MODEL]")]
+Rows = Annotated[Path, typer.Argument(metavar="FILE.csv", help="Rows of raw values")]
+
+
+@app.command()
+def evaluate(
+    ctx: typer.Context,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=0, help="First held-out samples to send encrypted; 0 = all"),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Where the JSON report goes")] = None,
+    url: Url = None,
+    model: Model = None,
+) -> None:
+    """Measure accuracy and time of encrypted predictions on the held-out samples.
+
+    Exits 1 if any encrypted prediction differs from the same integers in the clear.
+    """
+    settings = _settings(ctx, url, model)
+    held_out = read_held_out(settings.held_out_dir)
+    wait_for_model(settings.url, settings.model, settings.wait_seconds)
+    with _open(settings) as encrypted, show_progress("evaluating encrypted") as progress:
+        found = evaluate_model(
+            encrypted,
+            held_out,
+            settings.evaluate_samples if samples is None else samples,
+            progress,
+        )
+    Console().print(render(found))
+    path = report or settings.report_path
+    write_report(found, path)
+    log.info("wrote %s", path)
+    if found.predictions_differ:
+        log.error(
+            "%d of %d encrypted predictions differ from the clear-quantised ones: the service does "
+            "not compute what it published",
+            found.predictions_differ,
+            found.evaluated,
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    ctx: typer.Context,
+    file: Rows,
+    proba: Annotated[
+        bool, typer.Option("--proba", help="Print class probabilities as CSV instead")
+    ] = False,
+    url: Url = None,
+    model: Model = None,
+) -> None:
+    """Print the predicted class of every row, one a line."""
+    with _open(_settings(ctx, url, model)) as encrypted:
+        rows = read_csv(file, encrypted.card.data)
+        if not proba:
+            for label in encrypted.predict(rows):
+                typer.echo(label)
+            return
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(encrypted.card.data.classes)
+        writer.writerows(encrypted.predict_proba(rows).tolist())
+
+
+@app.command()
+def encrypt(
+    ctx: typer.Context,
+    file: Rows,
+    payload: Annotated[Path, typer.Option(help="New file for the ciphertext, which is sent")],
+    key: Annotated[Path, typer.Option(help="New file for the secret key, which is kept")],
+    row: Annotated[int, typer.Option(min=0, help="Row of the file, counted from 0")] = 0,
+    url: Url = None,
+    model: Model = None,
+) -> None:
+    """Encrypt one row under a new key, and print the curl command that sends it."""
+    with _open(_settings(ctx, url, model)) as encrypted:
+        rows = read_csv(file, encrypted.card.data)
+        if row >= len(rows):
+            raise InvalidSamples(f"{file} has {len(rows)} rows, counted from 0: there is no {row}")
+        query = encrypted.encrypt(encrypted.quantise(rows)[row])
+        description = encrypted.description
+        keyfile.write_key(
+            keyfile.new_key_file(
+                encrypted.name, description.version, description.client_digest, query.key.export()
+            ),
+            key,
+        )
+        try:
+            keyfile.write_new(payload, query.ciphertext, 0o644)
+        except BaseException:
+            key.unlink()
+            raise
+        headers = [f"{name}: {value}" for name, value in encrypted.infer_headers.items()]
+        command = ["curl", "--silent", "--show-error", "--fail"]
+        command += [part for header in headers for part in ("--header", header)]
+        command += ["--data-binary", f"@{payload}", "--output", "result.bin", encrypted.infer_url]
+    typer.echo(shlex.join(command))
+
+
+@app.command()
+def decrypt(
+    ctx: typer.Context,
+    result: Annotated[Path, typer.Argument(metavar="RESULT.bin", help="What the service answered")],
+    key: Annotated[Path, typer.Option(help="The key file that encrypt wrote")],
+    url: Url = None,
+    model: Model = None,
+) -> None:
+    """Print the predicted class in an encrypted result."""
+    held = keyfile.read_key(key)
+    try:
+        data = result.read_bytes()
+    except OSError as error:
+        raise InvalidSamples(f"{result} cannot be read: {error.strerror}") from None
+    settings = _settings(ctx, url, model or held.model)
+    with _open(settings, held.version) as encrypted:
+        if encrypted.description.client_digest != held.client_digest:
+            raise KeyUnusable(
+                f"{key} is of another client.zip than version {held.version} of {settings.model} "
+                f"at {settings.url}: give the service that the row was encrypted for"
+            )
+        scores = encrypted.dequantise(encrypted.read_key(held.keyset).decrypt(data)[None, :])
+        (label,) = encrypted.card.data.labels(class_indices(scores))
+    typer.echo(label)
+    log.info(
+        "a key is for one result: delete it now with: %s", shlex.join(["shred", "-u", str(key)])
+    )
+
+
+def _settings(ctx: typer.Context, url: str | None, model: str | None) -> Settings:
+    settings = ctx.ensure_object(Settings)
+    return settings.model_copy(
+        update={"url": url or settings.url, "model": model or settings.model}
+    )
+
+
+def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
+    return EncryptedModel(
+        settings.url, settings.model, version=version, retry_seconds=settings.retry_seconds
+    )
+
+
+def _run(settings: Settings) -> None:
+    app(obj=settings, prog_name="keyholder")
+
+
+def main() -> None:
+    """Entry point of ``keyholder`` and of ``python -m cloister_keyholder``."""
+    run_service("keyholder", Settings, _run)
+
+
+if __name__ == "__main__":
+    main()

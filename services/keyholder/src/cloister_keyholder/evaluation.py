@@ -1,0 +1,204 @@
+"""Evaluates held-out samples encrypted, beside the same model in the clear."""
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from cloister_keyholder.model import Answer, EncryptedModel
+from cloister_keyholder.samples import HeldOut
+from cloister_shared.classification import class_indices
+from cloister_shared.reference import Reference
+
+Integers = npt.NDArray[np.int64]
+
+NOT_PUBLISHED = (
+    "the service publishes no reference for this version (the compiler's setting "
+    "CLOISTER_PUBLISH_REFERENCE), so encrypted results have nothing to be compared with"
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Milliseconds(_Part):
+    """How a duration was distributed over the evaluated samples."""
+
+    median: float
+    mean: float
+    p95: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Summarise durations in milliseconds; there must be at least one."""
+        return cls(
+            median=float(np.median(values)),
+            mean=float(np.mean(values)),
+            p95=float(np.percentile(values, 95)),
+            maximum=float(np.max(values)),
+        )
+
+
+class Timings(_Part):
+    """Where the time of one prediction goes."""
+
+    encrypt: Milliseconds
+    """Key generation and encryption."""
+    request: Milliseconds
+    """From sending to holding the whole result: network, queueing and ``server``."""
+    server: Milliseconds | None
+    """Encrypted evaluation as the service states it; None where it does not."""
+    decrypt: Milliseconds
+
+
+class Accuracies(_Part):
+    """Share of right predictions, in [0, 1], of the same samples by three executions."""
+
+    samples: int
+    float_model: float
+    """The trained model, before it was quantised."""
+    clear_quantised: float
+    """The quantised integers, not encrypted."""
+    encrypted: float | None
+    """Real encrypted execution; None for samples that were not sent."""
+
+
+class Agreement(_Part):
+    """How often encrypted execution gave what the same integers give in the clear."""
+
+    samples: int
+    equal_scores: int
+    """Samples whose integer scores are all equal."""
+    equal_predictions: int
+
+
+class EvaluationReport(_Part):
+    """What ``keyholder evaluate`` found. It stays with the key holder."""
+
+    model: str
+    version: int
+    client_digest: str
+    dataset: str
+    held_out: int
+    """Samples in the held-out set."""
+    evaluated: int
+    """The first of them, which went through encryption."""
+    encrypted_accuracy: float
+    accuracies: Accuracies | None
+    """Of the evaluated samples; None without a reference."""
+    reference_accuracies: Accuracies | None
+    """Of all held-out samples, in the clear only; None without a reference."""
+    agreement: Agreement | None
+    """None without a reference."""
+    without_reference: str | None
+    """Why there is nothing to compare with, where that is so."""
+    bytes_up: int
+    """Length of a query's ciphertext."""
+    bytes_down: int
+    """Length of a query's encrypted result."""
+    milliseconds: Timings
+
+    @property
+    def predictions_differ(self) -> int:
+        """Samples predicted otherwise under encryption than in the clear; 0 if not compared."""
+        return self.agreement.samples - self.agreement.equal_predictions if self.agreement else 0
+
+
+def evaluate(
+    model: EncryptedModel,
+    held_out: HeldOut,
+    samples: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> EvaluationReport:
+    """Evaluate the first samples encrypted, one query each.
+
+    Args:
+        model: to query.
+        held_out: the samples; they must fit the model.
+        samples: how many of them to evaluate; 0, or more than there are, means all.
+        progress: called with the number of samples done and to do.
+
+    Raises:
+        CloisterError: the samples do not fit the model, or a query fails.
+    """
+    held_out.check_fits(model.card.data)
+    reference = model.reference()
+    total = min(samples, len(held_out.rows)) if samples else len(held_out.rows)
+    answers = []
+    for row in model.quantise(held_out.rows[:total]):
+        answers.append(model.ask(row))
+        progress(len(answers), total)
+    scores = np.vstack([answer.integer_scores for answer in answers])
+    predicted = class_indices(model.dequantise(scores))
+    encrypted = _accuracy(predicted, held_out.labels[:total])
+    return EvaluationReport(
+        model=model.name,
+        version=model.description.version,
+        client_digest=model.description.client_digest,
+        dataset=held_out.schema.dataset,
+        held_out=len(held_out.rows),
+        evaluated=total,
+        encrypted_accuracy=encrypted,
+        accuracies=_accuracies(model, reference, held_out, total, encrypted),
+        reference_accuracies=_accuracies(model, reference, held_out, len(held_out.rows), None),
+        agreement=_agreement(model, reference, held_out, scores, predicted),
+        without_reference=None if reference else NOT_PUBLISHED,
+        bytes_up=max(answer.bytes_up for answer in answers),
+        bytes_down=max(answer.bytes_down for answer in answers),
+        milliseconds=_timings(answers),
+    )
+
+
+def _accuracy(predicted: Integers, labels: Integers) -> float:
+    return float(np.mean(predicted == labels))
+
+
+def _accuracies(
+    model: EncryptedModel,
+    reference: Reference | None,
+    held_out: HeldOut,
+    samples: int,
+    encrypted: float | None,
+) -> Accuracies | None:
+    if reference is None:
+        return None
+    unit, labels = model.scale(held_out.rows[:samples]), held_out.labels[:samples]
+    integers = reference.integer_scores(reference.quantiser.quantise(unit))
+    return Accuracies(
+        samples=samples,
+        float_model=_accuracy(class_indices(reference.float_scores(unit)), labels),
+        clear_quantised=_accuracy(class_indices(reference.dequantise(integers)), labels),
+        encrypted=encrypted,
+    )
+
+
+def _agreement(
+    model: EncryptedModel,
+    reference: Reference | None,
+    held_out: HeldOut,
+    scores: Integers,
+    predicted: Integers,
+) -> Agreement | None:
+    if reference is None:
+        return None
+    unit = model.scale(held_out.rows[: len(scores)])
+    clear = reference.integer_scores(reference.quantiser.quantise(unit))
+    return Agreement(
+        samples=len(scores),
+        equal_scores=int((scores == clear).all(axis=1).sum()),
+        equal_predictions=int((predicted == class_indices(reference.dequantise(clear))).sum()),
+    )
+
+
+def _timings(answers: Sequence[Answer]) -> Timings:
+    server = [answer.server_ms for answer in answers if answer.server_ms is not None]
+    return Timings(
+        encrypt=Milliseconds.of([answer.encrypt_ms for answer in answers]),
+        request=Milliseconds.of([answer.request_ms for answer in answers]),
+        server=Milliseconds.of(server) if server else None,
+        decrypt=Milliseconds.of([answer.decrypt_ms for answer in answers]),
+    )

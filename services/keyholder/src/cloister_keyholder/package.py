@@ -1,0 +1,90 @@
+"""client.zip: all that a key holder needs to know to query a model."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from pydantic import BaseModel, Field, ValidationError
+
+from cloister_keyholder.archive import read_members
+from cloister_keyholder.circuit import Circuit
+from cloister_keyholder.errors import IncompatibleVersion, InvalidClientPackage
+from cloister_keyholder.parameters import read_specs
+from cloister_keyholder.quantiser import OutputScale, read_processing
+from cloister_shared.artifact import CARD, CLIENT_ZIP
+from cloister_shared.card import ModelCard
+from cloister_shared.estimators import estimator
+from cloister_shared.reference import Quantiser
+
+SPECS = "client.specs.json"
+PROCESSING = "serialized_processing.json"
+VERSIONS = "versions.json"
+UNPACKED_LIMIT = 32 << 20
+"""The most bytes that client.zip may unpack to: 32 MiB."""
+RUNTIME = "concrete-python"
+
+
+class _Versions(BaseModel):
+    runtime: str = Field(alias=RUNTIME)
+
+
+@dataclass(frozen=True)
+class ClientPackage:
+    """The checked content of a client.zip."""
+
+    card: ModelCard
+    quantiser: Quantiser
+    output_scale: OutputScale
+    circuit: Circuit
+
+
+def open_package(data: bytes) -> ClientPackage:
+    """Check a client.zip and return what it says. Nothing in it is executed or unpickled.
+
+    Raises:
+        InvalidClientPackage: it is damaged, too large, or its parts disagree.
+        IncompatibleVersion: it was made by another version of Concrete.
+        UnsafeParameters: its parameters would not protect what is encrypted with them.
+    """
+    members = read_members(data, limit=UNPACKED_LIMIT)
+    for name in (SPECS, PROCESSING, VERSIONS, CARD):
+        if name not in members:
+            raise InvalidClientPackage(f"{CLIENT_ZIP} lacks {name}")
+    _check_version(members[VERSIONS])
+    specs = read_specs(members[SPECS])
+    quantiser, output_scale = read_processing(members[PROCESSING], specs.n_outputs)
+    low, high = specs.input_range
+    if quantiser.low < low or quantiser.high > high:
+        raise InvalidClientPackage(
+            f"{CLIENT_ZIP} quantises to [{quantiser.low}, {quantiser.high}], which its circuit "
+            f"cannot hold: [{low}, {high}]"
+        )
+    card = _card(members[CARD])
+    if (specs.n_features, specs.n_outputs) != (card.data.n_features, card.data.n_outputs):
+        raise InvalidClientPackage(
+            f"{CLIENT_ZIP} has a circuit of {specs.n_features} inputs and {specs.n_outputs} "
+            f"outputs; its model card says {card.data.n_features} and {card.data.n_outputs}"
+        )
+    return ClientPackage(card, quantiser, output_scale, Circuit(specs))
+
+
+def _check_version(data: bytes) -> None:
+    try:
+        made_by = _Versions.model_validate_json(data).runtime
+    except ValidationError:
+        raise InvalidClientPackage(f"{VERSIONS} does not name the version of {RUNTIME}") from None
+    installed = version(RUNTIME)
+    if made_by != installed:
+        raise IncompatibleVersion(
+            f"this model was compiled with {RUNTIME} {made_by!r:.40}, and {installed} is installed "
+            "here: use the key holder of the release that serves the model"
+        )
+
+
+def _card(data: bytes) -> ModelCard:
+    try:
+        card = ModelCard.model_validate_json(data)
+    except ValidationError:
+        raise InvalidClientPackage(f"{CARD} is not a model card") from None
+    # Scores become probabilities as the estimator defines it: only known ones can be.
+    estimator(card.estimator)
+    return card

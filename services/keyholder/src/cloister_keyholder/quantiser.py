@@ -1,0 +1,119 @@
+"""Scales and zero points from serialized_processing.json, read as plain JSON.
+
+Concrete ML's own loader restores Python types named in the file through skops and ``getattr``;
+nothing of that is needed here, and nothing that a service sends should choose code to run.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloister_keyholder.errors import InvalidClientPackage
+from cloister_shared.reference import Quantiser
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+_Int64 = Annotated[int, Field(ge=-(1 << 62), le=1 << 62)]
+
+
+@dataclass(frozen=True)
+class OutputScale:
+    """Integer scores to scores: ``scale * (integer - zero_point)``."""
+
+    scale: float
+    zero_point: Integers
+    """Shape (n_outputs,)."""
+
+    def dequantise(self, integer_scores: Integers) -> Floats:
+        """Return the scores of integer scores of shape (n, n_outputs)."""
+        scores: Floats = self.scale * (integer_scores - self.zero_point)
+        return scores
+
+
+class _Json(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class _Float(_Json):
+    type_name: Literal["numpy_float"]
+    serialized_value: float = Field(gt=0, allow_inf_nan=False)
+
+
+class _Scalar(_Json):
+    type_name: Literal["numpy_integer"]
+    serialized_value: _Int64
+
+
+class _Row(_Json):
+    type_name: Literal["numpy_array"]
+    serialized_value: tuple[tuple[_Int64, ...]]
+
+
+class _InputValue(_Json):
+    n_bits: int = Field(ge=1, le=16)
+    offset: int = Field(ge=0, le=1 << 16)
+    is_narrow: bool
+    no_clipping: Literal[False]
+    scale: _Float
+    zero_point: _Scalar
+
+
+class _OutputValue(_Json):
+    scale: _Float
+    zero_point: _Row | _Scalar
+
+
+class _InputQuantiser(_Json):
+    type_name: Literal["UniformQuantizer"]
+    serialized_value: _InputValue
+
+
+class _OutputQuantiser(_Json):
+    type_name: Literal["UniformQuantizer"]
+    serialized_value: _OutputValue
+
+
+class _Processing(_Json):
+    input_quantizers: tuple[_InputQuantiser]
+    output_quantizers: tuple[_OutputQuantiser]
+    is_training: Literal[False]
+    ciphertext_format: Literal["concrete"]
+
+
+def read_processing(data: bytes, n_outputs: int) -> tuple[Quantiser, OutputScale]:
+    """Read how inputs are quantised and results turned into scores.
+
+    Args:
+        data: serialized_processing.json.
+        n_outputs: of the circuit; one zero point for all outputs is repeated for each.
+
+    Raises:
+        InvalidClientPackage: the file is malformed, or for another kind of model.
+    """
+    try:
+        processing = _Processing.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InvalidClientPackage(
+            f"serialized_processing.json is not that of a linear model: {where}: {problem['msg']}"
+        ) from None
+    given = processing.input_quantizers[0].serialized_value
+    quantiser = Quantiser(
+        scale=given.scale.serialized_value,
+        zero_point=given.zero_point.serialized_value,
+        low=int(given.is_narrow) - given.offset,
+        high=(1 << given.n_bits) - 1 - given.offset,
+    )
+    output = processing.output_quantizers[0].serialized_value
+    zero_point = np.array(output.zero_point.serialized_value, dtype=np.int64).ravel()
+    if zero_point.size == 1:
+        zero_point = np.repeat(zero_point, n_outputs)
+    if zero_point.size != n_outputs:
+        raise InvalidClientPackage(
+            f"serialized_processing.json has {zero_point.size} zero points for {n_outputs} outputs"
+        )
+    return quantiser, OutputScale(output.scale.serialized_value, zero_point)

@@ -1,0 +1,26 @@
+"""Settings of the key holder."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from cloister_shared.service import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Environment variables with the prefix CLOISTER_."""
+
+    url: str = "http://127.0.0.1:8000"
+    """Where the inference service is reached."""
+    model: str = "digits"
+    """Name of the model to query; its current version is taken."""
+    held_out_dir: Path = Path("held-out")
+    """Folder with held_out.npz and schema.json, read by evaluate."""
+    report_path: Path = Path("reports/evaluation.json")
+    """Where evaluate writes its report, as JSON."""
+    evaluate_samples: int = Field(default=200, ge=0)
+    """Held-out samples to evaluate encrypted, the first in stored order; 0 means all."""
+    wait_seconds: float = Field(default=600, ge=0, allow_inf_nan=False)
+    """How long evaluate waits for the service and the model to be ready, in seconds."""
+    retry_seconds: float = Field(default=60, ge=0, allow_inf_nan=False)
+    """How long one request is repeated while the service is unreachable or busy, in seconds."""

@@ -1,0 +1,165 @@
+"""The inference service's HTTP contract, over Concrete ML's own server."""
+
+import io
+import json
+import re
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cloister_shared.artifact import CLIENT_ZIP, EVALUATION_KEYS, REFERENCE, ArtifactDetails
+from cloister_shared.digests import digest_bytes
+from cloister_shared.registry import Manifest
+
+
+def problem(status: int, detail: str, **headers: str) -> httpx.Response:
+    return httpx.Response(
+        status,
+        json={"type": "about:blank", "title": "", "status": status, "detail": detail},
+        headers={"Content-Type": "application/problem+json", **headers},
+    )
+
+
+def rezip(archive: bytes, changes: dict[str, bytes | None]) -> bytes:
+    """Replace, add or (None) drop members of a zip archive."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as original:
+        members: dict[str, bytes | None] = {
+            name: original.read(name) for name in original.namelist()
+        }
+    members.update(changes)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as result:
+        for name, content in members.items():
+            if content is not None:
+                result.writestr(name, content)
+    return stream.getvalue()
+
+
+class FakeService:
+    """One version of one model; ``interceptors`` answer the next requests in its place."""
+
+    def __init__(self, folder: Path, server: Any) -> None:
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+        self.folder = folder
+        self.name = manifest.name
+        self.details = ArtifactDetails.model_validate(manifest.details)
+        self.client_zip = (folder / CLIENT_ZIP).read_bytes()
+        self.current = "1"
+        self.publish_reference = True
+        self.interceptors: list[Callable[[httpx.Request], httpx.Response]] = []
+        self.tamper: Callable[[bytes], bytes] = lambda result: result
+        self.requests: list[httpx.Request] = []
+        self._server = server
+        self._keys = (folder / EVALUATION_KEYS).read_bytes()
+
+    @property
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self)
+
+    @property
+    def digest(self) -> str:
+        return digest_bytes(self.client_zip)
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "versions": ["1"],
+            "platform": "concrete_fhe",
+            "inputs": [{"name": "ciphertext", "datatype": "BYTES", "shape": [-1]}],
+            "outputs": [{"name": "result", "datatype": "BYTES", "shape": [-1]}],
+            "parameters": {
+                "version": self.current,
+                "client_digest": self.digest,
+                "input_bytes": self.details.circuit.input_bytes,
+                "output_bytes": self.details.circuit.output_bytes,
+                "reference": self.publish_reference,
+            },
+        }
+
+    def run(self, ciphertext: bytes) -> bytes:
+        result: bytes = self._server.run(ciphertext, self._keys)
+        return result
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if self.interceptors:
+            return self.interceptors.pop(0)(request)
+        found = re.fullmatch(r"/v2/models/([^/]+)(?:/versions/(\d+))?(?:/(\w+))?", request.url.path)
+        if not found or found[1] != self.name or found[2] not in (None, "1"):
+            return problem(404, f"there is no {request.url.path}")
+        match request.method, found[3]:
+            case "GET", None:
+                response = httpx.Response(200, json=self.metadata())
+            case "GET", "ready":
+                response = httpx.Response(200, json={"name": self.name, "ready": True})
+            case "GET", "client":
+                response = httpx.Response(
+                    200, content=self.client_zip, headers={"ETag": f'"{self.digest}"'}
+                )
+            case "GET", "reference" if self.publish_reference:
+                response = httpx.Response(200, content=(self.folder / REFERENCE).read_bytes())
+            case "POST", "infer":
+                response = self._infer(request)
+            case _:
+                response = problem(404, "not here")
+        return response
+
+    def _infer(self, request: httpx.Request) -> httpx.Response:
+        if request.headers["Content-Type"] != "application/octet-stream":
+            return problem(415, "only raw ciphertexts")
+        if request.headers["Cloister-Client-Digest"] != self.digest:
+            return problem(409, "encrypted for another client.zip")
+        return httpx.Response(
+            200,
+            content=self.tamper(self.run(request.read())),
+            headers={"Server-Timing": "queue;dur=0.1, evaluate;dur=1.5"},
+        )
+
+
+def specs_of(archive: bytes) -> dict[str, Any]:
+    """Return client.specs.json of a client.zip."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        specs: dict[str, Any] = json.loads(opened.read("client.specs.json"))
+        return specs
+
+
+@contextmanager
+def serve(service: FakeService) -> Iterator[str]:
+    """Serve it over real HTTP and give its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            response = service(
+                httpx.Request(self.command, self.path_url, headers=dict(self.headers), content=body)
+            )
+            self.send_response(response.status_code)
+            for name, value in response.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(response.content)
+
+        do_POST = do_GET  # noqa: N815 - the name http.server looks for
+
+        @property
+        def path_url(self) -> str:
+            return f"http://{self.headers['Host']}{self.path}"
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as overridden
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,163 @@
+"""Accuracy, agreement and timings of an evaluation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_service import FakeService
+from rich.console import Console
+
+from cloister_keyholder import EncryptedModel, InvalidSamples
+from cloister_keyholder.evaluation import EvaluationReport, Milliseconds, evaluate
+from cloister_keyholder.report import render
+from cloister_keyholder.samples import HeldOut
+from cloister_shared.reference import Reference
+from cloister_shared.scaling import to_unit
+from cloister_shared.schema import DatasetSchema
+
+Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+@pytest.fixture
+def held_out(digits: EncryptedModel, digits_data: Data) -> HeldOut:
+    """100 samples, the first 10 of which have wrong labels."""
+    labels = digits_data[1][:100].copy()
+    labels[:10] = (labels[:10] + 1) % 10
+    return HeldOut(digits.card.data, digits_data[0][:100], labels)
+
+
+def shown(report: EvaluationReport) -> str:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(render(report))
+    return capture.get()
+
+
+def test_the_first_samples_are_evaluated_and_compared(
+    digits: EncryptedModel,
+    digits_service: FakeService,
+    digits_reference: Reference,
+    held_out: HeldOut,
+) -> None:
+    seen: list[tuple[int, int]] = []
+    report = evaluate(digits, held_out, 20, lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 20) for i in range(1, 21)]
+    unit = to_unit(held_out.rows, held_out.schema)
+    predicted = digits_reference.float_scores(unit).argmax(axis=1)
+    right = predicted == held_out.labels
+    assert report.evaluated == 20
+    assert report.held_out == 100
+    assert report.accuracies
+    assert report.reference_accuracies
+    assert report.accuracies.float_model == pytest.approx(right[:20].mean())
+    assert report.reference_accuracies.float_model == pytest.approx(right.mean())
+    assert report.accuracies.samples == 20
+    assert report.reference_accuracies.samples == 100
+    assert report.reference_accuracies.encrypted is None
+    assert 0.4 <= report.encrypted_accuracy <= 0.5
+    assert report.accuracies.encrypted == report.encrypted_accuracy
+    assert report.accuracies.clear_quantised == report.encrypted_accuracy
+    assert report.agreement
+    assert report.agreement.model_dump() == {
+        "samples": 20,
+        "equal_scores": 20,
+        "equal_predictions": 20,
+    }
+    assert report.predictions_differ == 0
+    assert report.without_reference is None
+    assert report.bytes_up == digits_service.details.circuit.input_bytes
+    assert report.bytes_down == digits_service.details.circuit.output_bytes
+    assert report.milliseconds.server == Milliseconds(median=1.5, mean=1.5, p95=1.5, maximum=1.5)
+    assert report.milliseconds.encrypt.median > 0
+    assert EvaluationReport.model_validate_json(report.model_dump_json()) == report
+    assert "20 of 20" in shown(report)
+
+
+@pytest.mark.parametrize(("samples", "evaluated"), [(0, 12), (12, 12), (50, 12), (5, 5)])
+def test_how_many_are_evaluated(
+    samples: int, evaluated: int, digits: EncryptedModel, held_out: HeldOut
+) -> None:
+    few = HeldOut(held_out.schema, held_out.rows[:12], held_out.labels[:12])
+    assert evaluate(digits, few, samples).evaluated == evaluated
+
+
+def test_a_wrong_prediction_is_counted(
+    digits: EncryptedModel, digits_service: FakeService, held_out: HeldOut
+) -> None:
+    honest, count = digits_service.run, 0
+
+    def cheat(ciphertext: bytes) -> bytes:
+        nonlocal count
+        count += 1
+        result = bytearray(honest(ciphertext))
+        if count == 2:
+            # The body of the first class's score: its top bits say another number.
+            position = 64 + 8 * digits_service.details.circuit.lwe_dimension + 7
+            result[position] ^= 0x40
+        return bytes(result)
+
+    digits_service.run = cheat  # type: ignore[method-assign]  # stands for a dishonest service
+    report = evaluate(digits, held_out, 5)
+    assert report.agreement
+    assert report.agreement.equal_scores == 4
+    assert report.agreement.equal_predictions in (4, 5)
+    assert report.predictions_differ == 5 - report.agreement.equal_predictions
+
+
+def test_without_a_reference_there_is_a_reason(
+    digits: EncryptedModel, digits_service: FakeService, held_out: HeldOut
+) -> None:
+    digits_service.publish_reference = False
+    report = evaluate(digits, held_out, 3)
+    assert report.accuracies is None
+    assert report.reference_accuracies is None
+    assert report.agreement is None
+    assert report.predictions_differ == 0
+    assert "CLOISTER_PUBLISH_REFERENCE" in (report.without_reference or "")
+    assert "CLOISTER_PUBLISH_REFERENCE" in shown(report)
+
+
+def test_a_service_that_does_not_time_itself(
+    digits: EncryptedModel, digits_service: FakeService, held_out: HeldOut
+) -> None:
+    answer = digits_service._infer
+
+    def untimed(request: object) -> object:
+        response = answer(request)  # type: ignore[arg-type]  # passed through
+        del response.headers["Server-Timing"]
+        return response
+
+    digits_service._infer = untimed  # type: ignore[assignment,method-assign]  # for this test alone
+    assert evaluate(digits, held_out, 2).milliseconds.server is None
+
+
+def test_samples_of_another_schema_are_not_sent(
+    digits: EncryptedModel, digits_service: FakeService, held_out: HeldOut
+) -> None:
+    other = DatasetSchema(**{**held_out.schema.model_dump(), "dataset": "other"})
+    sent = len(digits_service.requests)
+    with pytest.raises(InvalidSamples):
+        evaluate(digits, HeldOut(other, held_out.rows, held_out.labels), 3)
+    assert len(digits_service.requests) == sent
+
+
+def test_scores_do_not_leave_the_machine(
+    digits: EncryptedModel, digits_service: FakeService, held_out: HeldOut
+) -> None:
+    evaluate(digits, held_out, 3)
+    sent = [(request.method, request.url.path) for request in digits_service.requests]
+    root = "/v2/models/digits"
+    assert sent == [
+        ("GET", root),
+        ("GET", f"{root}/versions/1/client"),
+        ("GET", f"{root}/versions/1/reference"),
+        *[("POST", f"{root}/versions/1/infer")] * 3,
+    ]
+
+
+def test_durations_are_summarised() -> None:
+    found = Milliseconds.of([float(i) for i in range(1, 101)])
+    assert found.median == 50.5
+    assert found.mean == 50.5
+    assert found.p95 == pytest.approx(95.05)
+    assert found.maximum == 100
