@@ -59,8 +59,7 @@ def fit(
     module, name = estimator.sklearn_class.rsplit(".", 1)
     model = getattr(import_module(module), name)(**parameters)
     model.classes_ = np.arange(n_classes)
-    # scikit-learn's warm start writes into the arrays it starts from.
-    model.coef_, model.intercept_ = received.coef.copy(), received.intercept.copy()
+    model.coef_, model.intercept_ = received.coef, received.intercept
     with warnings.catch_warnings():
         # A round is a few iterations on purpose; the rounds converge, not the fit.
         warnings.simplefilter("ignore", ConvergenceWarning)
