@@ -10,6 +10,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 # uv installs into the active environment: that is ours, whatever the shell has activated.
 export VIRTUAL_ENV := $(CURDIR)/.venv
+export UV_COMPILE_BYTECODE := 1
 SERVICES := $(wildcard services/*)
 SOURCES := shared/src $(SERVICES:%=%/src)
 # mypy wants one folder of tests at a time: file names such as conftest.py recur.
@@ -29,7 +30,7 @@ $(UV):
 .venv/.installed: $(UV) requirements/dev.txt requirements/torch.txt $(PROJECTS)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
 	requirements/install-torch $(UV) pip install
-	$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/dev.txt
+	$(UV) pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
 	$(UV) pip install --quiet --no-deps --no-sources $(foreach p,shared $(SERVICES),--editable $(p))
 	touch $@
 
