@@ -55,7 +55,7 @@ test: setup ## All tests that need no Docker
 	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 test-compose: setup ## Tests of the real containers
-	$(BIN)/pytest tests/compose
+	$(BIN)/pytest -rP --timeout 5400 tests/compose
 
 demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
 	$(BIN)/cloister demo --dataset $(DATASET) --clients $(CLIENTS) --samples $(SAMPLES)

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "cloister-test"
 API_PORT = 18000
 COMMAND_SECONDS = 1500
+# Not the settings that a user may have in .env.
+COMPOSE = ["docker", "compose", "--project-name", PROJECT, "--env-file", "/dev/null"]
 POLL_SECONDS = 0.5
 
 
@@ -33,7 +35,7 @@ class Stack:
     def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """Run ``docker compose`` and return its standard output; a failure fails the test."""
         done = subprocess.run(
-            ["docker", "compose", "--project-name", PROJECT, *arguments],
+            [*COMPOSE, *arguments],
             cwd=ROOT,
             env=self._environment(),
             capture_output=True,
@@ -49,7 +51,7 @@ class Stack:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start ``docker compose`` with these arguments and do not wait for it."""
         return subprocess.Popen(
-            ["docker", "compose", "--project-name", PROJECT, *arguments],
+            [*COMPOSE, *arguments],
             cwd=ROOT,
             env=self._environment(),
             stdout=subprocess.PIPE,

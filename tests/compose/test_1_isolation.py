@@ -1,23 +1,34 @@
 """Who mounts what and who reaches whom, as Compose understands compose.yaml."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from stack import Stack
 
 READ, WRITE = "read", "write"
-ANONYMOUS = ""
+README = Path(__file__).parents[2] / "README.md"
 
-ISOLATION: dict[str, tuple[dict[str, str], set[str]]] = {
-    # service: (volumes, networks)
-    "dealer": ({"shards": WRITE, "held-out": WRITE}, {"federation", "outside"}),
-    "client": ({ANONYMOUS: WRITE}, {"federation"}),
-    "server": ({"state": WRITE, "control": WRITE}, {"federation", "control"}),
-    "trainer": ({"control": READ, "models": WRITE, "events": WRITE}, {"control"}),
-    "compiler": ({"models": READ, "artifacts": WRITE}, set()),
-    "inference": ({"artifacts": READ}, {"serving"}),
-    "keyholder": ({"held-out": READ, "reports": WRITE}, {"serving"}),
-}
+
+def isolation() -> dict[str, tuple[dict[str, str], set[str]]]:
+    """Volumes and networks of each service, as the README's table has them."""
+    lines = iter(README.read_text().splitlines())
+    for line in lines:
+        if line == "| service | reads | writes | networks |":
+            break
+    next(lines)
+    table = {}
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        service, reads, writes, networks = (cell.strip() for cell in line.strip("|").split("|"))
+        volumes = dict.fromkeys(filter(None, reads.split(", ")), READ)
+        volumes |= dict.fromkeys(filter(None, writes.split(", ")), WRITE)
+        table[service] = (volumes, set(networks.split(", ")) - {"none"})
+    return table
+
+
+ISOLATION = isolation()
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +44,7 @@ def test_there_are_no_other_services(config: dict[str, Any]) -> None:
 def test_mounts(config: dict[str, Any], service: str) -> None:
     mounts = config["services"][service]["volumes"]
     volumes = {
-        mount.get("source", ANONYMOUS): READ if mount.get("read_only") else WRITE
+        mount.get("source", "(its own)"): READ if mount.get("read_only") else WRITE
         for mount in mounts
         if mount["type"] == "volume"
     }
@@ -57,8 +68,9 @@ def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
     networks = config["networks"]
     assert networks["federation"]["internal"]
     assert networks["control"]["internal"]
+    assert networks["serving"]["internal"]
     masquerade = "com.docker.network.bridge.enable_ip_masquerade"
-    assert networks["serving"]["driver_opts"][masquerade] == "false"
+    assert networks["edge"]["driver_opts"][masquerade] == "false"
 
 
 def test_only_inference_is_published_and_only_on_loopback(config: dict[str, Any]) -> None:

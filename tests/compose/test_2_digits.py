@@ -8,18 +8,16 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from cloister_keyholder import EncryptedModel
 from sklearn.datasets import load_digits
 from stack import Stack
 
+from cloister_keyholder import EncryptedModel
 from cloister_shared.open_inference import CLIENT_DIGEST
-
-LEASE_SECONDS = 30
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _digits(stack: Stack) -> None:
-    stack.settings(evaluate_samples=100)
+    stack.settings(evaluate_samples=100, clients=4)
 
 
 def shards_held(stack: Stack) -> dict[str, str]:
@@ -33,7 +31,11 @@ def shards_held(stack: Stack) -> dict[str, str]:
 
 def all_hold_different_shards(stack: Stack, n_clients: int) -> bool:
     held = shards_held(stack)
-    return len(held) == n_clients == len(set(held.values()))
+    twice = {shard for shard in held.values() if list(held.values()).count(shard) > 1}
+    # A shard may have been handed over while one client was asked after the other.
+    if twice and twice & set(shards_held(stack).values()):
+        assert list(shards_held(stack).values()).count(min(twice)) < 2, "a shard is held twice"
+    return len(held) == n_clients and not twice
 
 
 def test_up_trains_compiles_serves_and_evaluates(stack: Stack) -> None:
@@ -58,9 +60,21 @@ def test_containers_run_as_nobody_in_particular_and_cannot_reach_out(stack: Stac
     for service in ("dealer", "client", "server", "inference"):
         for container in stack.containers(service):
             assert stack.execute(container, "id", "-u").strip() == "10001"
-    for container in [*stack.containers("client"), *stack.containers("server")]:
-        routes = stack.execute(container, "cat", "/proc/net/route").splitlines()[1:]
-        assert all(route.split()[1] != "00000000" for route in routes), "a default route"
+    user = ["run", "--rm", "--no-deps", "--entrypoint"]
+    for service in ("trainer", "compiler", "keyholder"):
+        assert stack.compose(*user, "id", service, "-u").strip() == "10001"
+
+    routes = [
+        stack.execute(container, "cat", "/proc/net/route")
+        for container in [*stack.containers("client"), *stack.containers("server")]
+    ]
+    routes += [
+        stack.compose(*user, "cat", service, "/proc/net/route")
+        for service in ("trainer", "compiler", "keyholder")
+    ]
+    for table in routes:
+        lines = table.splitlines()[1:]
+        assert all(line.split()[1] != "00000000" for line in lines), "a default route"
 
 
 def test_no_secret_is_in_an_image_or_a_log(stack: Stack) -> None:
@@ -145,6 +159,7 @@ def test_restarting_inference_does_not_end_an_evaluation(stack: Stack) -> None:
     stack.compose("restart", "--timeout", "10", "inference")
     output += evaluation.stdout.readlines()
     assert evaluation.wait() == 0, "".join(output)
+    assert "again" in "".join(output), "nothing was asked while the service was away"
     assert stack.report()["agreement"]["equal_scores"] == 360
 
 
@@ -165,7 +180,7 @@ def test_scaling_down_and_up_never_shares_a_shard(stack: Stack) -> None:
 
 
 def test_a_client_killed_mid_round_does_not_end_the_training(stack: Stack) -> None:
-    stack.settings(evaluate_samples=20, retrain="true", clients=4, min_replies=3)
+    stack.settings(retrain="true", clients=4, min_replies=3)
     stack.compose("up", "--detach", "--scale", "client=4", "client", "server")
     stack.until(lambda: len(stack.containers("client")) == 4, "4 clients")
     stack.compose("create", "--no-recreate", "trainer")

@@ -1,7 +1,6 @@
 """The estimators that can be federated, compiled and served: one row each."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from cloister_shared.errors import CloisterError
 
@@ -16,9 +15,6 @@ class Estimator:
     """Import path of the class that sites fit."""
     concrete_class: str
     """Import path of the class that compiles it."""
-    aggregation: Literal["fedavg"]
-    """How the sites' parameters become one model."""
-    task: Literal["classification"]
 
 
 ESTIMATORS = {
@@ -28,8 +24,6 @@ ESTIMATORS = {
             name="LogisticRegression",
             sklearn_class="sklearn.linear_model.LogisticRegression",
             concrete_class="concrete.ml.sklearn.LogisticRegression",
-            aggregation="fedavg",
-            task="classification",
         ),
     )
 }

@@ -7,12 +7,29 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
 
-Label = int | str
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("names and labels must be printable text on one line")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
+"""Text that can be shown as it is: a schema may come from a party that is not trusted."""
+Label = int | Text
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -21,7 +38,7 @@ class Feature(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1)
+    name: Text
     low: FiniteFloat
     high: FiniteFloat
 
@@ -43,7 +60,7 @@ class DatasetSchema(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = Field(min_length=1)
+    dataset: Text
     task: Literal["classification"] = "classification"
     features: tuple[Feature, ...] = Field(min_length=1)
     image_shape: tuple[PositiveInt, PositiveInt] | None = None

@@ -206,3 +206,31 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
     assert "CLOISTER_MAX_BATCH" in done.stderr
     assert "CLOISTER_THREADS" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+BROKEN = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+import cloister_inference.__main__ as program
+
+@asynccontextmanager
+async def fail(app):
+    raise OSError("the volume is full")
+    yield
+
+program.create_app = lambda *_, **__: FastAPI(lifespan=fail)
+program.main()
+"""
+
+
+def test_a_service_that_cannot_start_does_not_end_well() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", BROKEN],
+        env=os.environ | {"CLOISTER_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "did not start" in ended.stderr

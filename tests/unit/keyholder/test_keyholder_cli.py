@@ -242,6 +242,24 @@ def test_evaluate_fails_when_encrypted_predictions_differ(
     assert report["agreement"] == {"samples": 8, "equal_scores": 0, "equal_predictions": 0}
 
 
+def test_evaluate_fails_when_only_scores_differ(
+    invoke: Invoke, held_out: Path, tmp_path: Path, breast_cancer_service: FakeService
+) -> None:
+    circuit = breast_cancer_service.details.circuit
+    body = 64 + 8 * circuit.lwe_dimension
+    one = 1 << (64 - circuit.width - 1)
+
+    def nudge(result: bytes) -> bytes:
+        word = (int.from_bytes(result[body : body + 8], "little") + one) % (1 << 64)
+        return result[:body] + word.to_bytes(8, "little") + result[body + 8 :]
+
+    breast_cancer_service.tamper = nudge
+    result = invoke("evaluate", "--samples", 0)
+    report = json.loads((tmp_path / "reports" / "report.json").read_text())
+    assert report["agreement"] == {"samples": 8, "equal_scores": 0, "equal_predictions": 8}
+    assert result.exit_code == 1
+
+
 def test_evaluate_waits_for_the_model(
     invoke: Invoke, held_out: Path, breast_cancer_service: FakeService
 ) -> None:

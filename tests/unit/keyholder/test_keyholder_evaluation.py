@@ -63,7 +63,7 @@ def test_the_first_samples_are_evaluated_and_compared(
         "equal_scores": 20,
         "equal_predictions": 20,
     }
-    assert report.predictions_differ == 0
+    assert report.differing == 0
     assert report.without_reference is None
     assert report.bytes_up == digits_service.details.circuit.input_bytes
     assert report.bytes_down == digits_service.details.circuit.output_bytes
@@ -101,7 +101,7 @@ def test_a_wrong_prediction_is_counted(
     assert report.agreement
     assert report.agreement.equal_scores == 4
     assert report.agreement.equal_predictions in (4, 5)
-    assert report.predictions_differ == 5 - report.agreement.equal_predictions
+    assert report.differing == 1
 
 
 def test_without_a_reference_there_is_a_reason(
@@ -112,7 +112,7 @@ def test_without_a_reference_there_is_a_reason(
     assert report.accuracies is None
     assert report.reference_accuracies is None
     assert report.agreement is None
-    assert report.predictions_differ == 0
+    assert report.differing == 0
     assert "CLOISTER_PUBLISH_REFERENCE" in (report.without_reference or "")
     assert "CLOISTER_PUBLISH_REFERENCE" in shown(report)
 

@@ -122,3 +122,16 @@ def test_any_other_file_is_refused_by_its_path(
 def test_a_missing_schema_is_named(tmp_path: Path) -> None:
     with pytest.raises(CloisterError, match=r"schema\.json is missing"):
         read_schema(tmp_path / "schema.json")
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2J", "two\nlines", ""])
+def test_text_that_a_terminal_would_obey_is_refused(text: str) -> None:
+    features = [{"name": "x", "low": 0, "high": 1}]
+    for changed in (
+        {"dataset": text},
+        {"features": [features[0] | {"name": text}]},
+        {"classes": [text, "b"]},
+    ):
+        whole = {"dataset": "d", "features": features, "classes": ["a", "b"]} | changed
+        with pytest.raises(ValidationError):
+            DatasetSchema.model_validate(whole)

@@ -39,7 +39,7 @@ def run_demo(demo: Demo, folder: Path) -> None:
     superlink, dealer, inference, *runtimes = free_ports(3 + demo.clients)
     secret = folder / "control" / "superexec.secret"
     # As many shards as sites: every row is at some site.
-    deal = {"dataset": demo.dataset, "shards": demo.clients}
+    deal = {"dataset": demo.dataset, "shards": demo.clients, "clients": demo.clients}
     if demo.mnist_path:
         deal["mnist_path"] = demo.mnist_path.resolve()
     registries = {

@@ -13,14 +13,16 @@ from pathlib import Path
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from cloister_client.shard import SCHEMA, SHARD
 from cloister_shared.digests import digest_bytes, digest_file
 from cloister_shared.errors import CloisterError
 from cloister_shared.files import write_atomically
 from cloister_shared.leasing import CLIENT_ID, Lease
+from cloister_shared.samples import SCHEMA, SHARD
 
 RETRY_SECONDS = 1.0
 RENEWALS_PER_LEASE = 3
+IN_USE_SHARE = 0.8
+"""Of a lease: the rest is for ending what uses the shard, before another client can have it."""
 _ID = re.compile(r"[0-9a-f]{32}")
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,9 @@ class LeasedShard:
 
     Attributes:
         folder: holds the shard and its schema.
-        lost: set once the lease is over, or may be: the dealer gave another shard or none, or was
-            not heard of for as long as the lease lasts. The rows must then no longer be used.
+        lost: set shortly before the lease is over, or may be: the dealer gave another shard or
+            none, or was not heard of for nearly as long as the lease lasts. The rows must then no
+            longer be used.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class LeasedShard:
         self._dealer = dealer
         self._id = own_id
         self._lease = lease
-        self._over = asked + lease.seconds
+        self._over = asked + IN_USE_SHARE * lease.seconds
         self._stopped = threading.Event()
         # A request can hang for longer than the lease lasts: the end is watched apart from it.
         self._threads = [
@@ -81,8 +84,10 @@ class LeasedShard:
             if (renewed.deal, renewed.shard) != (self._lease.deal, self._lease.shard):
                 self._lose("the dealer has leased this client another")
                 return
-            # Counted from the question on, as the dealer may have answered at once.
-            self._over = asked + self._lease.seconds
+            # Counted from the question on, as the dealer may have answered at once. A dealer that
+            # was started with another setting leases for another time.
+            self._over = asked + IN_USE_SHARE * renewed.seconds
+            pause = renewed.seconds / RENEWALS_PER_LEASE
 
     def _watch(self) -> None:
         while not self._stopped.wait(max(0.0, self._over - time.monotonic())):
@@ -134,6 +139,8 @@ def leased_shard(dealer: httpx.Client, data_dir: Path, patience: float) -> Itera
             _fetch(dealer, own_id, data_dir, lease)
             yield shard
         finally:
+            # Gone before another client can have it.
+            (data_dir / SHARD).unlink(missing_ok=True)
             shard.close()
 
 

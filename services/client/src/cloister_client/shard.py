@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.samples import FEATURES, LABELS, SCHEMA, SHARD
 from cloister_shared.scaling import OutOfBounds, to_unit
 from cloister_shared.schema import DatasetSchema, read_schema
 
-SHARD = "shard.npz"
-SCHEMA = "schema.json"
 VALIDATION_SHARE = 0.1
 VALIDATION_SEED = 0
 """The split is the same in every round and every process, so that no fitted row validates."""
@@ -44,7 +43,7 @@ def read_shard(folder: Path, out_of_bounds: OutOfBounds) -> Shard:
     path = folder / SHARD
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            features, labels = arrays["X"], arrays["y"]
+            features, labels = arrays[FEATURES], arrays[LABELS]
     except Exception as error:  # noqa: BLE001 - numpy and zipfile name no closed set of errors
         raise CloisterError(f"{path} must be an .npz with arrays X and y: {error}") from None
     unit, classes = to_unit(features, data, out_of_bounds), data.class_indices(labels)

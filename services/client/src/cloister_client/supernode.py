@@ -49,6 +49,9 @@ def keep_running(superlink: str, shard_dir: Path, runtime_port: int, stop: threa
                 while process.poll() is None and not stop.wait(POLL_SECONDS):
                     pass
             finally:
+                if stop.is_set():
+                    # The rows are no longer this client's: there is no time to say goodbye.
+                    process.kill()
                 _end(process)
         if not stop.is_set():
             log.warning(

@@ -15,11 +15,10 @@ from cloister_dealer.sources import Rows, load_source
 from cloister_shared.datasets import schema
 from cloister_shared.digests import digest_bytes, digest_file, digest_json
 from cloister_shared.files import write_atomically
+from cloister_shared.samples import FEATURES, HELD_OUT, LABELS, SCHEMA
 from cloister_shared.schema import DatasetSchema
 
 DEAL = "deal.json"
-HELD_OUT = "held_out.npz"
-SCHEMA = "schema.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ def deal(settings: Settings) -> Deal:
     )
     parts = partition(
         source.train.labels,
-        settings.shards,
+        settings.n_shards,
         settings.partition,
         alpha=settings.dirichlet_alpha,
         seed=settings.seed,
@@ -125,8 +124,9 @@ def deal(settings: Settings) -> Deal:
 
 def _settings_digest(settings: Settings) -> str:
     determining = settings.model_dump(
-        mode="json", include={"dataset", "shards", "partition", "held_out_fraction", "seed"}
+        mode="json", include={"dataset", "partition", "held_out_fraction", "seed"}
     )
+    determining["shards"] = settings.n_shards
     determining["data"] = schema(settings.dataset).digest
     if settings.partition == "dirichlet":
         determining["dirichlet_alpha"] = settings.dirichlet_alpha
@@ -146,5 +146,5 @@ def _json(model: BaseModel) -> bytes:
 
 def _npz(rows: Rows) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, X=rows.features, y=rows.labels)
+    np.savez_compressed(buffer, **{FEATURES: rows.features, LABELS: rows.labels})
     return buffer.getvalue()

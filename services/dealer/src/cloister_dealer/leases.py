@@ -26,7 +26,8 @@ class LeaseBook:
     """Leases of the shards of one deal, kept in a file.
 
     Deadlines are monotonic and not stored: after a restart every holder has the full time to
-    renew, whatever the wall clock did meanwhile. A book of another deal starts empty.
+    renew, whatever the wall clock did meanwhile. That time is the longest that a holder may have
+    been promised. A book of another deal starts empty.
     """
 
     def __init__(
@@ -43,8 +44,12 @@ class LeaseBook:
         self._seconds = seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._holders = self._read()
-        self._deadlines = dict.fromkeys(self._holders, clock() + seconds)
+        self._holders, promised = self._read()
+        self._promised = max(seconds, promised)
+        self._deadlines = dict.fromkeys(self._holders, clock() + self._promised)
+        if self._holders and self._promised > promised:
+            # A renewal promises the longer time, and does not write.
+            self._store(self._holders)
 
     def lease(self, client_id: str) -> int:
         """Return the shard of this client: the one it holds, else a free one.
@@ -89,15 +94,16 @@ class LeaseBook:
             raise NoShardFreeError(remaining)
         return oldest
 
-    def _read(self) -> dict[int, str]:
+    def _read(self) -> tuple[dict[int, str], float]:
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             stored = json.loads(self._path.read_text())
             if stored["deal"] == self._deal_digest:
-                return {int(shard): holder for shard, holder in stored["holders"].items()}
-        return {}
+                holders = {int(shard): holder for shard, holder in stored["holders"].items()}
+                return holders, float(stored["seconds"])
+        return {}, 0.0
 
     def _store(self, holders: dict[int, str]) -> None:
         # On disk first: where that fails, nobody is taken to hold what was not given.
-        content = json.dumps({"deal": self._deal_digest, "holders": holders})
-        write_atomically(self._path, content.encode())
+        stored = {"deal": self._deal_digest, "seconds": self._promised, "holders": holders}
+        write_atomically(self._path, json.dumps(stored).encode())
         self._holders = holders

@@ -22,6 +22,8 @@ class Settings(ServiceSettings):
     """An .npz with x_train, y_train, x_test, y_test; without one, MNIST comes from OpenML."""
     shards: int = Field(default=10, ge=1, le=1000)
     """Number of shards; there can be as many sites."""
+    clients: int = Field(default=3, ge=1, le=1000)
+    """Sites expected: there are at least as many shards."""
     partition: Literal["iid", "dirichlet"] = "iid"
     """How rows are spread over the shards: evenly, or with label skew."""
     dirichlet_alpha: float = Field(default=0.3, gt=0)
@@ -36,3 +38,8 @@ class Settings(ServiceSettings):
     """Where shards and leases are kept."""
     held_out_dir: Path = Path("held-out")
     """Where the key holder's samples are written."""
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards dealt."""
+        return max(self.shards, self.clients)

@@ -10,16 +10,21 @@ import uvicorn
 
 from cloister_inference.app import create_app
 from cloister_inference.settings import Settings
+from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_shared.service import run_service
 
 
 def serve(settings: Settings) -> None:
-    """Listen, and on SIGTERM or SIGINT answer what is running before returning."""
+    """Listen, and on SIGTERM or SIGINT answer what is running before returning.
+
+    Raises:
+        CloisterError: the service could not start.
+    """
     app = create_app(
         Registry(settings.artifacts_dir), threads=settings.threads, max_batch=settings.max_batch
     )
-    uvicorn.Server(
+    server = uvicorn.Server(
         uvicorn.Config(
             app,
             host=settings.host,
@@ -35,7 +40,10 @@ def serve(settings: Settings) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
-    ).run()
+    )
+    server.run()
+    if not server.started:
+        raise CloisterError("the service did not start; the lines above say why")
 
 
 def main() -> None:

@@ -1,8 +1,18 @@
 """Reading a request's body within a limit."""
 
+import asyncio
+
 from starlette.requests import ClientDisconnect, Request
 
-from cloister_inference.problems import LengthRequiredError, MalformedRequestError, TooLargeError
+from cloister_inference.problems import (
+    LengthRequiredError,
+    MalformedRequestError,
+    TooLargeError,
+    TooSlowError,
+)
+
+BODY_SECONDS = 30.0
+"""The longest that a body may take to arrive."""
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -16,6 +26,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         LengthRequiredError: there is no Content-Length, or the body comes in chunks.
         TooLargeError: the length is above the limit; nothing was read.
         MalformedRequestError: the length is no number, or other than that of the body.
+        TooSlowError: it took longer than ``BODY_SECONDS``.
     """
     stated = request.headers.get("content-length")
     if stated is None or "transfer-encoding" in request.headers:
@@ -31,10 +42,15 @@ async def read_body(request: Request, limit: int) -> bytes:
         raise TooLargeError(f"the body is larger than the {limit} bytes that are taken here")
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > length:
-                raise TooLargeError(f"the body is longer than its Content-Length of {length} bytes")
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > length:
+                    raise TooLargeError(
+                        f"the body is longer than its Content-Length of {length} bytes"
+                    )
+    except TimeoutError:
+        raise TooSlowError(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
     except ClientDisconnect:
         raise MalformedRequestError("the connection ended before the body did") from None
     if len(body) != length:

@@ -74,6 +74,13 @@ class LengthRequiredError(ProblemError):
     leaves_body = True
 
 
+class TooSlowError(ProblemError):
+    """The body takes too long to arrive."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    leaves_body = True
+
+
 class TooLargeError(ProblemError):
     """The body, or the batch in it, is larger than the service takes."""
 

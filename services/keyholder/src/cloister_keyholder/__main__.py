@@ -50,7 +50,7 @@ def evaluate(
 ) -> None:
     """Measure accuracy and time of encrypted predictions on the held-out samples.
 
-    Exits 1 if any encrypted prediction differs from the same integers in the clear.
+    Exits 1 if any encrypted result differs from the same integers in the clear.
     """
     settings = _settings(ctx, url, model)
     held_out = read_held_out(settings.held_out_dir)
@@ -66,11 +66,11 @@ def evaluate(
     path = report or settings.report_path
     write_report(found, path)
     log.info("wrote %s", path)
-    if found.predictions_differ:
+    if found.differing:
         log.error(
-            "%d of %d encrypted predictions differ from the clear-quantised ones: the service does "
+            "%d of %d encrypted results differ from the clear-quantised ones: the service does "
             "not compute what it published",
-            found.predictions_differ,
+            found.differing,
             found.evaluated,
         )
         raise typer.Exit(1)

@@ -103,9 +103,9 @@ class EvaluationReport(_Part):
     milliseconds: Timings
 
     @property
-    def predictions_differ(self) -> int:
-        """Samples predicted otherwise under encryption than in the clear; 0 if not compared."""
-        return self.agreement.samples - self.agreement.equal_predictions if self.agreement else 0
+    def differing(self) -> int:
+        """Samples with other scores under encryption than in the clear; 0 if not compared."""
+        return self.agreement.samples - self.agreement.equal_scores if self.agreement else 0
 
 
 def evaluate(

@@ -1,13 +1,12 @@
 """An evaluation for people, as a table, and for programs, as JSON."""
 
-import os
-import tempfile
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from cloister_keyholder.evaluation import Accuracies, EvaluationReport, Milliseconds
+from cloister_shared.files import write_atomically
 
 
 def render(report: EvaluationReport) -> RenderableType:
@@ -32,17 +31,7 @@ def write_report(report: EvaluationReport, path: Path) -> None:
     Raises:
         OSError: the folder is not writable or the volume is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(report.model_dump_json(indent=2) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    write_atomically(path, (report.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
 
 
 def _accuracy_table(report: EvaluationReport) -> Table:

@@ -10,10 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_keyholder.errors import InvalidSamples
+from cloister_shared.samples import FEATURES, HELD_OUT, LABELS, SCHEMA
 from cloister_shared.schema import DatasetSchema, read_schema
-
-HELD_OUT = "held_out.npz"
-SCHEMA = "schema.json"
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -55,7 +53,7 @@ def read_held_out(folder: Path) -> HeldOut:
     path = folder / HELD_OUT
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            rows, labels = arrays["X"].astype(np.float64), arrays["y"]
+            rows, labels = arrays[FEATURES].astype(np.float64), arrays[LABELS]
     except FileNotFoundError:
         raise InvalidSamples(
             f"{path} is missing: give the folder of the held-out samples in CLOISTER_HELD_OUT_DIR"

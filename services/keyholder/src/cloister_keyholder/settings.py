@@ -16,7 +16,7 @@ class Settings(ServiceSettings):
     """Name of the model to query; its current version is taken."""
     held_out_dir: Path = Path("held-out")
     """Folder with held_out.npz and schema.json, read by evaluate."""
-    report_path: Path = Path("reports/evaluation.json")
+    report_path: Path = Path("reports/report.json")
     """Where evaluate writes its report, as JSON."""
     evaluate_samples: int = Field(default=200, ge=0)
     """Held-out samples to evaluate encrypted, the first in stored order; 0 means all."""

@@ -1,6 +1,7 @@
 """Trains once, unless the model is there already, and exits."""
 
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -31,14 +32,14 @@ def train_once(settings: Settings) -> None:
     """Publish a model of these settings, unless one is published."""
     plan.check(settings)
     digest, registry = plan.inputs_digest(settings), Registry(settings.models_dir)
-    published = registry.published_from(settings.model, digest)
+    published = registry.published_from(settings.name, digest)
     if published and not settings.retrain:
         published.verify()
-        registry.set_current(settings.model, published.manifest.version)
+        registry.set_current(settings.name, published.manifest.version)
         log.info(
             "version %d of %s is trained already; CLOISTER_RETRAIN=true trains another",
             published.manifest.version,
-            settings.model,
+            settings.name,
         )
         return
     before = published.manifest.version if published else 0
@@ -54,7 +55,7 @@ def train_once(settings: Settings) -> None:
             with suppress(CloisterError):
                 runs.stop(run_id)
             raise
-    _report(registry.published_from(settings.model, digest), before)
+    _report(registry.published_from(settings.name, digest), before)
 
 
 def _wait_for_superlink(settings: Settings) -> None:
@@ -82,6 +83,9 @@ def _superexec(settings: Settings, runs: FlowerRuns) -> Iterator[subprocess.Pope
         settings.superlink,
         "--superexec-auth-secret-file",
         str(settings.superexec_secret),
+        # Else one that outlives a killed trainer takes the next one's run.
+        "--parent-pid",
+        str(os.getpid()),
     ]
     with subprocess.Popen(command, env=runs.environment()) as process:  # noqa: S603
         try:
@@ -106,7 +110,7 @@ def _follow(
         CloisterError: the run failed, with the reason, or the SuperLink is gone.
     """
     events = run_events(settings.events_dir, run_id)
-    asked = answered = time.monotonic()
+    submitted = asked = answered = time.monotonic()
     told = 0
     while True:
         time.sleep(POLL_SECONDS)
@@ -119,6 +123,11 @@ def _follow(
         published = bool(happened) and happened[-1]["event"] == "published"
         if superexec.poll() is not None and not published:
             raise CloisterError(f"the SuperExec ended with code {superexec.returncode}")
+        if not happened and time.monotonic() - submitted >= settings.start_deadline:
+            raise CloisterError(
+                f"the run did not start within {settings.start_deadline:.0f} s: is another trainer "
+                "at work, or CLOISTER_START_DEADLINE too short for this machine?"
+            )
         if published or time.monotonic() - asked >= STATE_SECONDS:
             asked = time.monotonic()
             try:

@@ -68,6 +68,8 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     def on_round(metrics: RoundMetrics) -> None:
         events.write("round", **metrics.model_dump())
 
+    # The trainer gives up on a run of which it hears nothing, and waiting can take as long.
+    events.write("waiting", expected=settings.clients)
     sites = await_sites()
     events.write("started", sites=len(sites), expected=settings.clients, rounds=settings.rounds)
     config = _config(settings)
@@ -112,7 +114,7 @@ def _publish(
     settings: Settings, weights: LinearWeights, rounds: list[RoundMetrics], final: FinalMetrics
 ) -> int:
     card = ModelCard(
-        name=settings.model,
+        name=settings.name,
         estimator=settings.estimator,
         parameters=estimator_parameters(settings),
         data=schema(settings.dataset),
@@ -129,4 +131,4 @@ def _publish(
         return {}
 
     registry = Registry(settings.models_dir)
-    return registry.publish(settings.model, inputs_digest(settings), write).manifest.version
+    return registry.publish(settings.name, inputs_digest(settings), write).manifest.version

@@ -26,9 +26,10 @@ def inputs_digest(settings: Settings) -> str:
     what real sites changed it knows nothing, and CLOISTER_RETRAIN asks for a new training.
     """
     dealt = settings.model_dump(
-        mode="json",
-        include={"shards", "partition", "dirichlet_alpha", "held_out_fraction", "seed"},
+        mode="json", include={"shards", "partition", "held_out_fraction", "seed"}
     )
+    if settings.partition == "dirichlet":
+        dealt["dirichlet_alpha"] = settings.dirichlet_alpha
     return digest_json(
         {
             "data": schema(settings.dataset).digest,

@@ -25,8 +25,8 @@ class Settings(ServiceSettings):
     work_dir: Path = Path("work")
     """Scratch folder for Flower's configuration and bundle."""
 
-    model: str = "digits"
-    """Name under which the aggregate is published."""
+    model: str | None = None
+    """Name under which the aggregate is published; the dataset's by default."""
     dataset: DatasetName = "digits"
     """Schema of the sites' data."""
     estimator: str = "LogisticRegression"
@@ -63,6 +63,11 @@ class Settings(ServiceSettings):
     """As the dealer's."""
     seed: int = Field(default=0, ge=0)
     """As the dealer's."""
+
+    @property
+    def name(self) -> str:
+        """Name under which the aggregate is published."""
+        return self.model or self.dataset
 
     @property
     def quorum(self) -> int:

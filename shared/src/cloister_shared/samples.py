@@ -1,0 +1,12 @@
+"""How rows of data lie in files: at the dealer, at a site, at the key holder."""
+
+SCHEMA = "schema.json"
+"""The schema, beside the rows."""
+SHARD = "shard.npz"
+"""A site's rows."""
+HELD_OUT = "held_out.npz"
+"""The key holder's rows."""
+FEATURES = "X"
+"""Array of raw features, shape (n, n_features)."""
+LABELS = "y"
+"""Array of labels as in the schema's classes, shape (n,)."""

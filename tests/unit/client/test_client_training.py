@@ -1,0 +1,142 @@
+"""Fitting and measuring at one site, against scikit-learn itself."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from cloister_client.shard import Sample
+from cloister_client.training import evaluate, fit
+from cloister_shared.datasets import DatasetName, schema
+from cloister_shared.estimators import estimator
+from cloister_shared.scaling import to_unit
+from cloister_shared.weights import LinearWeights
+
+Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+PARAMETERS: dict[str, Any] = {"penalty": "l2", "C": 1.0, "max_iter": 20, "warm_start": True}
+
+
+def sample_of(name: DatasetName, data: Data) -> Sample:
+    description = schema(name)
+    return Sample(to_unit(data[0], description), description.class_indices(data[1]))
+
+
+@pytest.fixture(params=["digits", "breast_cancer"])
+def name(request: pytest.FixtureRequest) -> DatasetName:
+    dataset: DatasetName = request.param
+    return dataset
+
+
+@pytest.fixture
+def sample(name: DatasetName, request: pytest.FixtureRequest) -> Sample:
+    return sample_of(name, request.getfixturevalue(f"{name}_data"))
+
+
+@pytest.fixture
+def digits(digits_data: Data) -> Sample:
+    return sample_of("digits", digits_data)
+
+
+@pytest.fixture
+def breast_cancer(breast_cancer_data: Data) -> Sample:
+    return sample_of("breast_cancer", breast_cancer_data)
+
+
+def only(sample: Sample, *classes: int) -> Sample:
+    kept = np.isin(sample.classes, classes)
+    return Sample(sample.features[kept], sample.classes[kept])
+
+
+def half(sample: Sample, which: int) -> Sample:
+    return Sample(sample.features[which::2], sample.classes[which::2])
+
+
+def some_weights(name: DatasetName) -> LinearWeights:
+    data = schema(name)
+    generator = np.random.default_rng(3)
+    return LinearWeights(
+        generator.normal(size=(data.n_outputs, data.n_features)),
+        generator.normal(size=data.n_outputs),
+    )
+
+
+def fitted(received: LinearWeights, sample: Sample, name: DatasetName) -> LinearWeights:
+    return fit(estimator("LogisticRegression"), PARAMETERS, received, sample, schema(name))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_it_is_scikit_learns_own_warm_start(name: DatasetName, sample: Sample) -> None:
+    model = LogisticRegression(**PARAMETERS)
+    model.fit(half(sample, 0).features, half(sample, 0).classes)
+    received = LinearWeights(model.coef_.copy(), model.intercept_.copy())
+    result = fitted(received, half(sample, 1), name)
+    model.fit(half(sample, 1).features, half(sample, 1).classes)
+    np.testing.assert_allclose(result.coef, model.coef_, rtol=1e-9)
+    np.testing.assert_allclose(result.intercept, model.intercept_, rtol=1e-9)
+
+
+def test_an_unfinished_fit_is_not_warned_of_and_does_not_silence_others(digits: Sample) -> None:
+    fitted(some_weights("digits"), digits, "digits")
+    with pytest.warns(ConvergenceWarning):
+        LogisticRegression(max_iter=1).fit(digits.features, digits.classes)
+
+
+def test_what_is_received_is_not_changed(name: DatasetName, sample: Sample) -> None:
+    received = some_weights(name)
+    before = LinearWeights(received.coef.copy(), received.intercept.copy())
+    for rows in (sample, only(sample, 1)):
+        fitted(received, rows, name)
+        assert np.array_equal(received.coef, before.coef)
+        assert np.array_equal(received.intercept, before.intercept)
+
+
+def test_the_loss_on_the_fitted_rows_falls(name: DatasetName, sample: Sample) -> None:
+    for received in (LinearWeights.zeros(schema(name)), some_weights(name)):
+        result = fitted(received, sample, name)
+        assert evaluate(result, sample).loss < 0.5 * evaluate(received, sample).loss
+
+
+@pytest.mark.parametrize("present", [(0, 1, 2, 4, 5, 6, 8, 9), (2, 5), (4,)])
+def test_an_absent_class_keeps_the_row_it_received(
+    digits: Sample, present: tuple[int, ...]
+) -> None:
+    received, rows = some_weights("digits"), only(digits, *present)
+    result = fitted(received, rows, "digits")
+    result.check(schema("digits"))
+    absent = [row for row in range(10) if row not in present]
+    assert np.array_equal(result.coef[absent], received.coef[absent])
+    assert np.array_equal(result.intercept[absent], received.intercept[absent])
+    for row in present:
+        assert not np.allclose(result.coef[row], received.coef[row])
+    assert evaluate(result, rows).loss < evaluate(received, rows).loss
+
+
+@pytest.mark.parametrize("present", [0, 1])
+def test_where_one_of_two_classes_is_absent_the_single_row_is_kept(
+    breast_cancer: Sample, present: int
+) -> None:
+    received = some_weights("breast_cancer")
+    result = fitted(received, only(breast_cancer, present), "breast_cancer")
+    assert np.array_equal(result.coef, received.coef)
+    assert np.array_equal(result.intercept, received.intercept)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_metrics_are_scikit_learns(name: DatasetName, sample: Sample) -> None:
+    model = LogisticRegression(max_iter=5).fit(sample.features, sample.classes)
+    metrics = evaluate(LinearWeights(model.coef_, model.intercept_), sample)
+    assert metrics.examples == len(sample.classes)
+    assert metrics.accuracy == model.score(sample.features, sample.classes)
+    expected = log_loss(sample.classes, model.predict_proba(sample.features))
+    assert metrics.loss == pytest.approx(expected)
+
+
+def test_metrics_of_one_class_and_of_zero_weights(name: DatasetName, sample: Sample) -> None:
+    zeros = LinearWeights.zeros(schema(name))
+    n_classes = len(schema(name).classes)
+    assert evaluate(zeros, sample).loss == pytest.approx(np.log(n_classes))
+    assert evaluate(zeros, only(sample, 0)).accuracy == 1
+    assert evaluate(zeros, only(sample, 1)).accuracy == 0

@@ -1,0 +1,73 @@
+"""Sites in this process: the real ClientApp, on shards of the real dealer."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from cloister_client.app import SHARD_DIR, app
+
+Answer = Callable[[Message], Message]
+
+
+class Site:
+    """One site, which answers from its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._context = Context(1, 1, {SHARD_DIR: str(folder)}, RecordDict(), {})
+
+    def __call__(self, message: Message) -> Message:
+        return app(message, self._context)
+
+
+class LocalGrid(Grid):
+    """Hands every message to the site it is for, and an error where the site raises.
+
+    Attributes:
+        silent: nodes that are online and do not reply in time.
+        sent: every message that was sent.
+    """
+
+    def __init__(self, sites: dict[int, Answer]) -> None:
+        self.sites = sites
+        self.silent: set[int] = set()
+        self.sent: list[Message] = []
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.sites)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        assert timeout is not None
+        replies = []
+        for message in messages:
+            self.sent.append(message)
+            node = message.metadata.dst_node_id
+            if node in self.silent:
+                continue
+            try:
+                replies.append(self.sites[node](message))
+            except Exception as error:  # noqa: BLE001 - as Flower does with a ClientApp
+                replies.append(Message(Error(1, str(error)), reply_to=message))
+        return replies
+
+    # What the strategy does not use.
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(self, *_: Any, **__: Any) -> Message:
+        raise NotImplementedError
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError

@@ -1,0 +1,295 @@
+"""The one-shot itself, with scripts in the place of Flower's programs."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloister_shared.errors import CloisterError
+from cloister_shared.registry import Registry
+from cloister_trainer import __main__ as trainer
+from cloister_trainer.__main__ import train_once
+from cloister_trainer.plan import inputs_digest
+from cloister_trainer.settings import Settings
+
+MakeSettings = Callable[..., Settings]
+NOBODY = "127.0.0.1:1"
+"""Where nothing listens."""
+
+
+def publish(settings: Settings, digest: str | None = None) -> None:
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / "weights").write_text("1")
+        return {}
+
+    digest = digest or inputs_digest(settings)
+    Registry(settings.models_dir).publish(settings.name, digest, write)
+
+
+def test_a_published_training_is_not_done_again_and_needs_no_superlink(
+    make_settings: MakeSettings,
+) -> None:
+    settings = make_settings(superlink=NOBODY)
+    publish(settings)
+    publish(settings, "of other settings")
+    train_once(settings)
+    registry = Registry(settings.models_dir)
+    assert registry.versions("digits") == [1, 2]
+    assert registry.current("digits") == 1
+
+
+def test_a_damaged_one_is_told(make_settings: MakeSettings) -> None:
+    settings = make_settings(superlink=NOBODY)
+    publish(settings)
+    (settings.models_dir / "digits" / "1" / "weights").write_text("2")
+    with pytest.raises(CloisterError, match="not what was published"):
+        train_once(settings)
+
+
+def test_what_cannot_succeed_is_refused_before_any_work(make_settings: MakeSettings) -> None:
+    settings = make_settings(superlink=NOBODY, min_replies=4)
+    publish(settings)
+    with pytest.raises(CloisterError, match="CLOISTER_MIN_REPLIES=4"):
+        train_once(settings)
+
+
+@pytest.mark.parametrize("retrain", [True, False])
+def test_without_a_superlink_it_gives_up_at_the_deadline(
+    make_settings: MakeSettings, retrain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "POLL_SECONDS", 0.01)
+    settings = make_settings(superlink=NOBODY, retrain=retrain, start_deadline=0.1)
+    if retrain:
+        publish(settings)
+    with pytest.raises(CloisterError, match=f"no SuperLink answers at {NOBODY}.*CLOISTER_SUPERL"):
+        train_once(settings)
+
+
+class Flower:
+    """``flwr`` and ``flower-superexec`` as scripts, and a SuperLink that is healthy."""
+
+    def __init__(self, folder: Path, superlink: str, settings: Settings) -> None:
+        self.folder = folder
+        self.superlink = superlink
+        self.settings = settings
+        folder.mkdir()
+        self._script(
+            "flwr",
+            f'#!/bin/sh\ncd {folder}\necho "$*" >> calls\n'
+            'case "$*" in *--run-id*) while [ ! -e superexec ]; do sleep 0.01; done; cat state ;;\n'
+            '*) cat "$1" ;; esac\n',
+        )
+        self.answer("run", success=True, **{"run-id": "7"})
+        self.answer("ls", success=True, runs=[])
+        self.answer("stop", success=True)
+        self.state("running")
+        self.superexec("")
+
+    def _script(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o755)
+
+    def answer(self, command: str, **answer: Any) -> None:
+        (self.folder / command).write_text(json.dumps(answer))
+
+    def state(self, status: str, details: str = "") -> None:
+        run = {"run-id": "7", "status": status, "status-details": details}
+        self.answer("state", success=True, runs=[run])
+
+    def superexec(self, body: str, then: str = "signal.pause()") -> None:
+        """Run this Python code in place of the SuperExec, and then wait for its end."""
+        self._script(
+            "flower-superexec",
+            f"#!{sys.executable}\nimport json, os, pathlib, signal, sys, time\n"
+            f"folder = pathlib.Path({str(self.folder)!r})\n"
+            "def end(*_):\n    (folder / 'terminated').touch()\n    sys.exit(0)\n"
+            "signal.signal(signal.SIGTERM, end)\n"
+            f"(folder / 'written').write_text(json.dumps([os.getpid(), *sys.argv[1:]]))\n"
+            f"(folder / 'written').rename(folder / 'superexec')\n"
+            f"{body}\n{then}\n",
+        )
+
+    def event(self, event: str, **fields: Any) -> str:
+        """Code that writes an event of run 7."""
+        path = self.settings.events_dir / "run-7.jsonl"
+        line = json.dumps({"event": event} | fields)
+        return (
+            f"path = pathlib.Path({str(path)!r}); path.parent.mkdir(exist_ok=True)\n"
+            f"path.open('a').write({line!r} + '\\n')\n"
+        )
+
+    def calls(self, command: str) -> list[str]:
+        calls = (self.folder / "calls").read_text().splitlines()
+        return [call for call in calls if call.split()[0] == command]
+
+    def superexec_command(self) -> list[str]:
+        _, *command = json.loads((self.folder / "superexec").read_text())
+        return [str(argument) for argument in command]
+
+    def superexec_is_gone(self) -> bool:
+        pid, *_ = json.loads((self.folder / "superexec").read_text())
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers whatever is asked."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def superlink() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def flower(
+    tmp_path: Path, superlink: str, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> Flower:
+    monkeypatch.setattr(trainer, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(trainer, "STATE_SECONDS", 0.02)
+    settings = make_settings(superlink=superlink, start_deadline=60)
+    settings.superexec_secret.write_text("secret")
+    fake = Flower(tmp_path / "bin", superlink, settings)
+    monkeypatch.setenv("PATH", f"{fake.folder}{os.pathsep}{os.environ['PATH']}")
+    return fake
+
+
+def publishing(settings: Settings) -> str:
+    """Code that publishes a version of these settings."""
+    return (
+        "from cloister_shared.registry import Registry\n"
+        "def write(folder):\n    (folder / 'weights').write_text('1')\n    return {}\n"
+        f"root = pathlib.Path({str(settings.models_dir)!r})\n"
+        f"Registry(root).publish('digits', {inputs_digest(settings)!r}, write)\n"
+    )
+
+
+def test_it_ends_well_when_run_and_model_are_there(flower: Flower) -> None:
+    completed = 'state = folder / "state"\nstate.write_text(state.read_text().replace("running", '
+    completed += '"finished:completed"))\n'
+    flower.superexec(publishing(flower.settings) + flower.event("published", version=1) + completed)
+    train_once(flower.settings)
+    assert Registry(flower.settings.models_dir).versions("digits") == [1]
+    assert flower.superexec_is_gone()
+    assert (flower.folder / "terminated").exists()
+    assert flower.superexec_command() == [
+        "--insecure",
+        "--runtime-api-address",
+        flower.superlink,
+        "--superexec-auth-secret-file",
+        str(flower.settings.superexec_secret),
+        "--parent-pid",
+        str(os.getpid()),
+    ]
+    assert flower.calls("stop") == []
+
+
+def fails_and_is_stopped(flower: Flower, message: str) -> None:
+    with pytest.raises(CloisterError, match=message):
+        train_once(flower.settings)
+    assert flower.superexec_is_gone()
+    assert [call.split()[1] for call in flower.calls("stop")] == ["7"]
+
+
+def test_what_the_serverapp_says_of_its_failure_is_told(flower: Flower) -> None:
+    flower.superexec(flower.event("failed", reason="round 1 has 0 valid replies"))
+    fails_and_is_stopped(flower, "the training failed: round 1 has 0 valid replies")
+
+
+def test_a_serverapp_that_was_killed_is_noticed(flower: Flower) -> None:
+    flower.state("finished:failed", "no heartbeat")
+    fails_and_is_stopped(flower, "ended as finished:failed: no heartbeat")
+
+
+def test_a_superexec_that_ends_is_noticed(flower: Flower, monkeypatch: pytest.MonkeyPatch) -> None:
+    flower.superexec("", then="sys.exit(4)")
+    fails_and_is_stopped(flower, "SuperExec ended with code 4")
+
+
+def test_a_run_that_does_not_begin_is_given_up(flower: Flower) -> None:
+    flower.settings = flower.settings.model_copy(update={"start_deadline": 0.2})
+    fails_and_is_stopped(flower, r"did not start within 0 s.*CLOISTER_START_DEADLINE")
+
+
+def test_one_that_waits_for_sites_has_begun(
+    flower: Flower, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    flower.settings = flower.settings.model_copy(update={"start_deadline": 2})
+    measured = {"round": 1, "sites": 3, "failures": 0, "examples": 9}
+    measured |= {"accuracy": 0.5, "loss": 1.5, "seconds": 2.0}
+    flower.superexec(
+        flower.event("waiting")
+        + flower.event("log", level=20, message="2 of 3 sites are online")
+        + "time.sleep(2.5)\n"
+        + flower.event("round", **measured)
+        + flower.event("failed", reason="too few")
+    )
+    fails_and_is_stopped(flower, "too few")
+    assert "2 of 3 sites are online" in caplog.text
+    assert "round 1: 3 sites, 0 failures, 9 rows, received model: accuracy 0.5000" in caplog.text
+
+
+def test_a_run_that_completes_without_a_model_is_a_failure(flower: Flower) -> None:
+    flower.state("finished:completed")
+    with pytest.raises(CloisterError, match="no model was published"):
+        train_once(flower.settings)
+
+
+def test_an_older_model_is_none_of_this_run(flower: Flower) -> None:
+    publish(flower.settings)
+    flower.state("finished:completed")
+    with pytest.raises(CloisterError, match="no model was published"):
+        train_once(flower.settings.model_copy(update={"retrain": True}))
+
+
+def test_a_superlink_that_is_away_for_a_while_ends_nothing(
+    flower: Flower, caplog: pytest.LogCaptureFixture
+) -> None:
+    flower.answer("state", **{"success": False, "error-message": "connection refused"})
+    # Away until the SuperExec has seen it asked twice.
+    back = json.dumps({"success": True, "runs": [{"run-id": "7", "status": "finished:completed"}]})
+    flower.superexec(
+        publishing(flower.settings)
+        + "while (folder / 'calls').read_text().count('--run-id') < 2: time.sleep(0.01)\n"
+        + f"(folder / 'back').write_text({back!r})\n"
+        + "(folder / 'back').replace(folder / 'state')\n"
+    )
+    train_once(flower.settings)
+    assert "connection refused; asking again" in caplog.text
+
+
+def test_a_superlink_that_stays_away_ends_it(
+    flower: Flower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "UNANSWERED_SECONDS", 0.1)
+    flower.answer("state", **{"success": False, "error-message": "connection refused"})
+    fails_and_is_stopped(flower, "connection refused")
+
+
+def test_without_the_secret_nothing_is_submitted(flower: Flower) -> None:
+    flower.settings.superexec_secret.unlink()
+    with pytest.raises(CloisterError, match=r"superexec\.secret is missing: the server makes it"):
+        train_once(flower.settings)
+    assert flower.calls("run") == []
