@@ -7,10 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from flwr.supercore.sql_mixin import SqlMixin
+from sqlalchemy import event, text
+from sqlalchemy.pool import Pool
 
 from cloister_server.secret import ensure_secret
-from cloister_server.superlink import superlink_command
+from cloister_server.superlink import (
+    BUSY_SECONDS,
+    _set_busy_timeout,
+    superlink_options,
+    wait_for_locks,
+)
 
 
 def test_the_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
@@ -43,8 +50,7 @@ def test_what_a_killed_process_left_of_it_is_no_secret(tmp_path: Path) -> None:
 
 
 def test_the_command_keeps_serverapps_out_and_state_on_disk() -> None:
-    program, *options = superlink_command("0.0.0.0", 8123, Path("/s/db"), Path("/c/secret"))  # noqa: S104 - an address in a command line
-    assert program == "flower-superlink"
+    options = superlink_options("0.0.0.0", 8123, Path("/s/db"), Path("/c/secret"))  # noqa: S104 - an address in a command line
     for name, value in {
         "--host": "0.0.0.0",  # noqa: S104 - as above
         "--port": "8123",
@@ -56,57 +62,47 @@ def test_the_command_keeps_serverapps_out_and_state_on_disk() -> None:
     assert "--disable-runtime-dependency-installation" in options
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """With a SuperLink that writes down how it was started."""
-    script = tmp_path / "bin" / "flower-superlink"
-    script.parent.mkdir()
-    script.write_text(
-        f"#!{sys.executable}\nimport json, os, sys\n"
-        "print(json.dumps([os.getpid(), sys.argv[1:], os.environ['FLWR_TELEMETRY_ENABLED']]))\n"
-    )
-    script.chmod(0o755)
-    return os.environ | {
-        "PATH": str(script.parent),
+def test_a_write_waits_longer_than_flower_would(tmp_path: Path) -> None:
+    wait_for_locks()
+    try:
+        state = SqlMixin(str(tmp_path / "superlink.db"))
+        state.initialize()
+        with state.session() as session:
+            assert session.execute(text("PRAGMA busy_timeout")).scalar() == 1000 * BUSY_SECONDS
+            assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+    finally:
+        event.remove(Pool, "checkout", _set_busy_timeout)
+
+
+PROGRAM = """
+import json, os, sys
+import flwr.superlink.cli as cli
+cli.flower_superlink = lambda: print(json.dumps([sys.argv, os.environ["FLWR_TELEMETRY_ENABLED"]]))
+from cloister_server.__main__ import main
+main()
+"""
+
+
+def test_the_process_is_the_superlink_and_keeps_its_secret(tmp_path: Path) -> None:
+    environment = os.environ | {
         "CLOISTER_STATE_DIR": str(tmp_path / "state"),
         "CLOISTER_SUPEREXEC_SECRET": str(tmp_path / "control" / "secret"),
         "CLOISTER_PORT": "8123",
     }
-
-
-def start(environment: dict[str, str]) -> tuple[int, int, str, str]:
-    """Its process id, exit code, output and errors."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "cloister_server"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as server:
-        output, errors = server.communicate()
-    return server.pid, server.returncode, output, errors
-
-
-def test_the_process_becomes_the_superlink_and_keeps_its_secret(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
     secrets = set()
     for _ in range(2):
-        pid, code, output, _ = start(environment)
-        assert code == 0
-        superlink_pid, options, telemetry = json.loads(output)
-        # Signals reach the SuperLink itself.
-        assert superlink_pid == pid
+        ended = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        arguments, telemetry = json.loads(ended.stdout)
         assert telemetry == "0"
-        assert options[options.index("--database") + 1] == str(tmp_path / "state" / "superlink.db")
+        database = arguments[arguments.index("--database") + 1]
+        assert database == str(tmp_path / "state" / "superlink.db")
         assert (tmp_path / "state").is_dir()
         secrets.add((tmp_path / "control" / "secret").read_text())
     assert len(secrets) == 1
-
-
-def test_without_flower_it_says_so(environment: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "bin" / "flower-superlink").unlink()
-    _, code, _, errors = start(environment)
-    assert code == 1
-    assert "flower-superlink is not on PATH" in errors
-    assert "Traceback" not in errors

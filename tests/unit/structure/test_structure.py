@@ -157,7 +157,7 @@ MACHINE = {
         r"|https?://\S+/simple\b|index-url\s*[=:]?\s*[\"']?https?:"
     ),
     # The cache of a container's own root user is no path of anyone's machine.
-    "a home folder": re.compile(r"/(home|Users)/[A-Za-z]|/root/(?!\.cache/)"),
+    "a home folder": re.compile(r"/(home|Users)/[A-Za-z]|/(?:root)/(?!\.cache/)"),
 }
 
 

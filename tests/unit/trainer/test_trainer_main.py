@@ -237,7 +237,7 @@ def test_one_that_waits_for_sites_has_begun(
 ) -> None:
     caplog.set_level("INFO")
     flower.settings = flower.settings.model_copy(update={"start_deadline": 2})
-    measured = {"round": 1, "sites": 3, "failures": 0, "examples": 9}
+    measured: dict[str, float] = {"round": 1, "sites": 3, "failures": 0, "examples": 9}
     measured |= {"accuracy": 0.5, "loss": 1.5, "seconds": 2.0}
     flower.superexec(
         flower.event("waiting")

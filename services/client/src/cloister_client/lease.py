@@ -20,6 +20,7 @@ from cloister_shared.leasing import CLIENT_ID, Lease
 from cloister_shared.samples import SCHEMA, SHARD
 
 RETRY_SECONDS = 1.0
+WATCH_SECONDS = 0.1
 RENEWALS_PER_LEASE = 3
 IN_USE_SHARE = 0.8
 """Of a lease: the rest is for ending what uses the shard, before another client can have it."""
@@ -90,9 +91,8 @@ class LeasedShard:
             pause = renewed.seconds / RENEWALS_PER_LEASE
 
     def _watch(self) -> None:
-        while not self._stopped.wait(max(0.0, self._over - time.monotonic())):
-            if self.lost.is_set():
-                return
+        # By short steps, since a renewal can bring the end nearer too.
+        while not self._stopped.wait(WATCH_SECONDS) and not self.lost.is_set():
             if time.monotonic() >= self._over:
                 self._lose("the dealer was not heard of for as long as it lasts")
 

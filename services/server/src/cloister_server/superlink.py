@@ -1,16 +1,28 @@
-"""The SuperLink's command line."""
+"""The SuperLink: its command line, and a database that waits rather than fails."""
 
+import os
+import sys
 from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+from cloister_shared.flower import flower_environment
+
+BUSY_SECONDS = 120
+"""How long a write waits for another. Flower's own 5 seconds are less than a slow disk may take to
+sync, and then the SuperLink answers 500 and the run fails."""
 
 
-def superlink_command(host: str, port: int, database: Path, secret: Path) -> list[str]:
-    """Return the command that runs the SuperLink.
+def superlink_options(host: str, port: int, database: Path, secret: Path) -> list[str]:
+    """Return the options to run the SuperLink with.
 
     ServerApps run outside of it, in the trainer: with process isolation only a SuperExec that
     knows the secret is given tasks, and nothing is installed at run time.
     """
     return [
-        "flower-superlink",
         "--insecure",
         "--host",
         host,
@@ -24,3 +36,26 @@ def superlink_command(host: str, port: int, database: Path, secret: Path) -> lis
         str(database),
         "--disable-runtime-dependency-installation",
     ]
+
+
+def run_superlink(options: list[str]) -> None:
+    """Be the SuperLink until it is stopped; it handles signals itself."""
+    os.environ.update(flower_environment())
+    wait_for_locks()
+    # Flower reads its environment when it is imported.
+    from flwr.superlink.cli import flower_superlink  # noqa: PLC0415
+
+    sys.argv = ["flower-superlink", *options]
+    flower_superlink()
+
+
+def wait_for_locks() -> None:
+    """Make every use of a SQLite connection of this process wait for locks.
+
+    Flower sets its own time when it connects, so it is set again whenever one is taken into use.
+    """
+    event.listen(Pool, "checkout", _set_busy_timeout)
+
+
+def _set_busy_timeout(connection: Connection, _record: Any, _proxy: Any) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
