@@ -126,7 +126,11 @@ def _environment(folder: Path) -> dict[str, str]:
     """Return this process's environment without stray settings, fit for all services."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("CLOISTER_")}
     path = os.pathsep.join([sysconfig.get_path("scripts"), kept.get("PATH", os.defpath)])
+    temporary = folder / "tmp"
+    temporary.mkdir()
     return kept | {
+        # Concrete leaves folders behind where it compiles; these go with the rest.
+        "TMPDIR": str(temporary),
         # Flower starts its own programs by name.
         "PATH": path,
         "FLWR_HOME": str(folder / "flwr"),
