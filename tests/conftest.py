@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 
@@ -20,6 +21,10 @@ from cloister_shared.weights import LinearWeights
 
 # Else a run of the tests that fail ends with code 0.
 keep_exit_code()
+
+# A time limit an example would make the result depend on the machine's load.
+settings.register_profile("cloister", deadline=None)
+settings.load_profile("cloister")
 
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 

@@ -7,17 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.registry import Registry
 from cloister_shared.schema import DatasetSchema, Feature
 from cloister_shared.weights import LinearWeights
-
-# A time limit an example would make the result depend on the machine's load.
-settings.register_profile("cloister", deadline=None)
-settings.load_profile("cloister")
 
 Floats = np.ndarray[Any, Any]
 PublishModel = Callable[..., None]

@@ -5,13 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from cloister_dealer.settings import Settings
-
-# A time limit an example would make the result depend on the machine's load.
-settings.register_profile("cloister", deadline=None)
-settings.load_profile("cloister")
 
 MakeSettings = Callable[..., Settings]
 

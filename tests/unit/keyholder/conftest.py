@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 from fake_service import FakeService
-from hypothesis import settings
 
 from cloister_keyholder import EncryptedModel
 from cloister_shared.artifact import REFERENCE
 from cloister_shared.reference import Reference
-
-# A time limit an example would make the result depend on the machine's load.
-settings.register_profile("cloister", deadline=None)
-settings.load_profile("cloister")
 
 URL = "http://service.test"
 
