@@ -12,10 +12,10 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from cloister_inference.data_plane import DataPlane
+from cloister_inference.endpoints import ROUTERS
 from cloister_inference.model import load_model
 from cloister_inference.problems import install_handlers
 from cloister_inference.repository import Repository
-from cloister_inference.routes import router
 from cloister_shared.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -54,5 +54,6 @@ def create_app(registry: Registry, *, threads: int, max_batch: int) -> FastAPI:
         redirect_slashes=False,
     )
     install_handlers(app)
-    app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
