@@ -16,6 +16,8 @@ SOURCES := shared/src $(SERVICES:%=%/src)
 # mypy wants one folder of tests at a time: file names such as conftest.py recur.
 TESTS := $(sort $(dir $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)))
 PROJECTS := pyproject.toml shared/pyproject.toml $(SERVICES:%=%/pyproject.toml)
+# Compiled where the package is installed.
+NATIVE := $(wildcard services/*/native/*)
 
 .PHONY: help setup lock check format test test-compose demo clean
 
@@ -27,7 +29,7 @@ setup: .venv/.installed ## Install everything into .venv
 $(UV):
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv==$(UV_VERSION)
 
-.venv/.installed: $(UV) requirements/dev.txt requirements/torch.txt $(PROJECTS)
+.venv/.installed: $(UV) requirements/dev.txt requirements/torch.txt $(PROJECTS) $(NATIVE)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
 	requirements/install-torch $(UV) pip install
 	$(UV) pip install --quiet --require-hashes --no-deps -r requirements/dev.txt

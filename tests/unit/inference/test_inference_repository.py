@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
 from cloister_inference.model import load_model
+from cloister_inference.native import kernels
 from cloister_inference.problems import RETRY_SECONDS, UnavailableError, UnknownError
 from cloister_inference.repository import Repository
 from cloister_shared.digests import digest_bytes
@@ -35,6 +36,8 @@ def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) ->
             "input_bytes": 1800,
             "output_bytes": service.get("/v2/models/digits").json()["parameters"]["output_bytes"],
             "reference": True,
+            "evaluator": "native",
+            "evaluator_reason": f"{kernels()[0]}: equal to Concrete's run on 4 inputs",
         },
     }
     assert service.get("/v2/models/digits").json() == expected

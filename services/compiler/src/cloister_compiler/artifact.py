@@ -23,6 +23,7 @@ from cloister_shared.artifact import (
     CLIENT_ZIP,
     EVALUATION_KEYS,
     INPUT_TEMPLATE,
+    LINEAR,
     REFERENCE,
     SERVER_ZIP,
     WEIGHTS,
@@ -32,6 +33,8 @@ from cloister_shared.artifact import (
 )
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.digests import digest_file, digest_json
+from cloister_shared.linear import LinearCircuit
+from cloister_shared.reference import Reference
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights
 
@@ -106,6 +109,7 @@ def publish_artifact(
         verification = _verify(folder, compiled, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
         (folder / EVALUATION_KEYS).write_bytes(form.evaluation_keys)
+        _linear(compiled.reference, circuit).write(folder / LINEAR)
         if publish_reference:
             compiled.reference.write(folder / REFERENCE)
         return ArtifactDetails(
@@ -154,6 +158,15 @@ def _circuit(folder: Path, bits: int, form: PayloadForm) -> Circuit:
         input_data_offset=form.data_offset,
         input_data_bytes=form.data_bytes,
         output_bytes=form.output_bytes,
+    )
+
+
+def _linear(reference: Reference, circuit: Circuit) -> LinearCircuit:
+    return LinearCircuit(
+        weights=reference.weights,
+        bias=reference.bias,
+        lwe_dimension=circuit.lwe_dimension,
+        width=circuit.width,
     )
 
 

@@ -22,7 +22,10 @@ def serve(settings: Settings) -> None:
         CloisterError: the service could not start.
     """
     app = create_app(
-        Registry(settings.artifacts_dir), threads=settings.threads, max_batch=settings.max_batch
+        Registry(settings.artifacts_dir),
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        evaluator=settings.evaluator,
     )
     server = uvicorn.Server(
         uvicorn.Config(

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from cloister_inference.data_plane import DataPlane
 from cloister_inference.endpoints import ROUTERS
+from cloister_inference.evaluator import EvaluatorSetting
 from cloister_inference.model import load_model
 from cloister_inference.problems import install_handlers
 from cloister_inference.repository import Repository
@@ -21,20 +22,24 @@ from cloister_shared.registry import Registry
 log = logging.getLogger(__name__)
 
 
-def create_app(registry: Registry, *, threads: int, max_batch: int) -> FastAPI:
+def create_app(
+    registry: Registry, *, threads: int, max_batch: int, evaluator: EvaluatorSetting = "auto"
+) -> FastAPI:
     """Make the application; its models live from its start-up to its shutdown.
 
     Args:
         registry: the artifacts to serve.
         threads: encrypted evaluations at a time.
         max_batch: ciphertexts in one request at most.
+        evaluator: which one is asked for.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Left last: the compiled libraries are in use until the last evaluation has ended.
         with tempfile.TemporaryDirectory(prefix="cloister-inference-") as work_dir:
-            repository = Repository(registry, partial(load_model, work_dir=Path(work_dir)))
+            load = partial(load_model, work_dir=Path(work_dir), evaluator=evaluator)
+            repository = Repository(registry, load)
             evaluators = ThreadPoolExecutor(threads, thread_name_prefix="evaluate")
             app.state.data_plane = DataPlane(repository, evaluators, max_batch)
             log.info("serving with %d threads", threads)

@@ -74,6 +74,8 @@ class DataPlane:
                 input_bytes=model.details.circuit.input_bytes,
                 output_bytes=model.details.circuit.output_bytes,
                 reference=model.reference is not None,
+                evaluator=model.circuit.name,
+                evaluator_reason=model.evaluation.reason,
             ),
         )
 

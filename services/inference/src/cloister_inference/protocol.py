@@ -151,6 +151,10 @@ class ModelParameters(BaseModel):
     """Length of every serialised output."""
     reference: bool
     """Whether the circuit in the clear can be downloaded."""
+    evaluator: str
+    """What evaluates this version: ``native`` or ``concrete``."""
+    evaluator_reason: str
+    """Why this one."""
 
 
 class ModelMetadata(BaseModel):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from cloister_inference.evaluator import EvaluatorSetting
 from cloister_shared.service import ServiceSettings, worker_threads
 
 
@@ -16,6 +17,8 @@ class Settings(ServiceSettings):
     """TCP port to listen on; 0 takes a free one, which the log names."""
     artifacts_dir: Path = Path("artifacts")
     """Registry of artifacts, read."""
+    evaluator: EvaluatorSetting = "auto"
+    """Native where it was seen to equal Concrete's run; or only one of the two."""
     max_batch: int = Field(default=64, ge=1)
     """Ciphertexts in one request at most; with a model's sizes it bounds the bytes of a request."""
     threads: int = Field(default_factory=worker_threads, ge=1)
