@@ -58,8 +58,10 @@ def sanitised(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_tests(sanitised: Path, selected: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider"]
-        + ["-p", "use_sanitised", "-k", selected, str(TESTS)],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider"),
+            *("-p", "use_sanitised", "-k", selected, str(TESTS)),
+        ],
         env=os.environ
         | {
             "PYTHONPATH": os.pathsep.join([str(sanitised), os.environ.get("PYTHONPATH", "")]),
