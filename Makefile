@@ -19,7 +19,7 @@ PROJECTS := pyproject.toml shared/pyproject.toml $(SERVICES:%=%/pyproject.toml)
 # Compiled where the package is installed.
 NATIVE := $(wildcard services/*/native/*)
 
-.PHONY: help setup lock check format test test-compose demo clean
+.PHONY: help setup lock check format test test-compose bench demo clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -58,6 +58,9 @@ test: setup ## All tests that need no Docker
 
 test-compose: setup ## Tests of the real containers
 	$(BIN)/pytest -rP --timeout 5400 tests/compose
+
+bench: setup ## Speed, as ratios in one run: writes build/bench; wants MNIST_PATH and an idle machine
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py
 
 demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
 	$(BIN)/cloister demo --dataset $(DATASET) --clients $(CLIENTS) --samples $(SAMPLES)
