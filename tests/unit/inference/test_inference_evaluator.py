@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
 from cloister_inference.evaluator import EvaluatorSetting
+from cloister_inference.limits import Limits
 from cloister_inference.native import kernels
 from cloister_shared.artifact import LINEAR
 from cloister_shared.linear import LinearCircuit
@@ -19,7 +20,7 @@ from conftest import KeyHolder, Protocol, Republish
 
 
 def serve(root: Path, evaluator: EvaluatorSetting) -> TestClient:
-    app = create_app(Registry(root), threads=2, max_batch=4, evaluator=evaluator)
+    app = create_app(Registry(root), Limits(threads=2, max_batch=4), evaluator=evaluator)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -124,9 +125,11 @@ sys.modules["cloister_inference._linear"] = None
 from pathlib import Path
 from fastapi.testclient import TestClient
 from cloister_inference.app import create_app
+from cloister_inference.limits import Limits
 from cloister_shared.registry import Registry
 for setting in ("auto", "native"):
-    app = create_app(Registry(Path(sys.argv[1])), threads=1, max_batch=1, evaluator=setting)
+    limits = Limits(threads=1, max_batch=1)
+    app = create_app(Registry(Path(sys.argv[1])), limits, evaluator=setting)
     with TestClient(app) as service:
         answer = service.get("/v2/models/digits").json()
         print(answer.get("detail") or answer["parameters"]["evaluator_reason"])

@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
+from cloister_inference.limits import Limits
 from cloister_inference.model import load_model
 from cloister_inference.native import kernels
 from cloister_inference.problems import RETRY_SECONDS, UnavailableError, UnknownError
@@ -220,7 +221,7 @@ def test_without_a_model_the_service_lives_but_is_not_ready(
         folder = own_artifacts
         for name in ("digits", "breast_cancer"):
             flip_a_bit(folder / name / "1" / "server.zip")
-    with TestClient(create_app(Registry(folder), threads=1, max_batch=1)) as service:
+    with TestClient(create_app(Registry(folder), Limits(threads=1, max_batch=1))) as service:
         assert service.get("/v2/health/live").status_code == 200
         response = service.get("/v2/health/ready")
         assert protocol.problem(response)[0] == 503

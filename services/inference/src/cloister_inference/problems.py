@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import ClassVar
 
 from fastapi import FastAPI, Request
@@ -43,10 +44,10 @@ class ProblemError(Exception):
     """A request that cannot be answered as asked; the message is for the client."""
 
     status: ClassVar[HTTPStatus]
-    leaves_body: ClassVar[bool] = False
+    leaves_body: bool = False
     """Whether the request's body is left unread, so that the connection cannot go on."""
     ready: ClassVar[bool | None] = None
-    headers: ClassVar[dict[str, str]] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class MalformedRequestError(ProblemError):
@@ -99,7 +100,62 @@ class UnavailableError(ProblemError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     ready = False
-    headers: ClassVar[dict[str, str]] = {"Retry-After": str(RETRY_SECONDS)}
+    headers = MappingProxyType({"Retry-After": str(RETRY_SECONDS)})
+
+
+class StoppingError(ProblemError):
+    """The service is asked whether it is ready while it stops.
+
+    Not found is what a load balancer takes for "send nothing new here" (HAProxy's
+    ``http-check disable-on-404``), where 503 would mean that what is running here is lost.
+    """
+
+    status = HTTPStatus.NOT_FOUND
+    ready = False
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping: send requests to another replica")
+
+
+class BusyError(ProblemError):
+    """The service has more to do than it can; the answer says when to come again."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, detail: str, retry_seconds: int) -> None:
+        """Say what is wrong.
+
+        Args:
+            detail: for the client.
+            retry_seconds: an estimate, at least 1.
+        """
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_seconds)}
+
+
+class QueueFullError(BusyError):
+    """The ciphertexts of a request do not all fit into the queue."""
+
+
+class DeadlineError(BusyError):
+    """A request was not evaluated in time."""
+
+    def __init__(self, retry_seconds: int) -> None:
+        super().__init__(
+            "the ciphertexts were not all evaluated in the time that the service allows, or that "
+            "the request's timeout states; send fewer at a time, or again after the seconds that "
+            "Retry-After gives",
+            retry_seconds,
+        )
+
+
+class ClientGoneError(ProblemError):
+    """The client has ended its connection: nobody will see the answer."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(self) -> None:
+        super().__init__("the connection ended before the answer")
 
 
 def install_handlers(app: FastAPI) -> None:

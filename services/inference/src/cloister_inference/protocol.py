@@ -66,6 +66,10 @@ class RequestParameters(BaseModel):
 
     client_digest: str | None = None
     """SHA-256 of the client.zip that the ciphertexts were made for."""
+    timeout: int = Field(default=0, ge=0, lt=1 << 64)
+    """Microseconds after which the request is given up; 0 leaves it to the service. Its source is
+    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_schedule_policy.md
+    """
     binary_data_output: Literal[True] = True
 
 
