@@ -8,8 +8,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import uvicorn
 
+from cloister_inference.access import AccessControl, check_exposure
 from cloister_inference.app import create_app
 from cloister_inference.settings import Settings
+from cloister_inference.tls import server_context
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_shared.service import run_service
@@ -21,8 +23,16 @@ def serve(settings: Settings) -> None:
     Raises:
         CloisterError: the service could not start.
     """
+    access = AccessControl(settings.api_keys_path)
+    check_exposure(settings.published_host or settings.host, access)
+    tls = None
+    if settings.tls_certificate and settings.tls_key:
+        tls = server_context(settings.tls_certificate, settings.tls_key)
     app = create_app(
-        Registry(settings.artifacts_dir), threads=settings.threads, max_batch=settings.max_batch
+        Registry(settings.artifacts_dir),
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        access=access,
     )
     server = uvicorn.Server(
         uvicorn.Config(
@@ -39,6 +49,7 @@ def serve(settings: Settings) -> None:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=settings.shutdown_seconds,
+            ssl_context_factory=(lambda *_: tls) if tls else None,
         )
     )
     server.run()

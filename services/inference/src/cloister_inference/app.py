@@ -9,11 +9,15 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
+from cloister_inference.access import AccessControl
 from cloister_inference.data_plane import DataPlane
-from cloister_inference.endpoints import ROUTERS
+from cloister_inference.endpoints import ROUTERS, inference
+from cloister_inference.endpoints.access import Authentication, count_request
+from cloister_inference.limits import RateLimits
 from cloister_inference.model import load_model
+from cloister_inference.openapi import describe_access
 from cloister_inference.problems import install_handlers
 from cloister_inference.repository import Repository
 from cloister_shared.registry import Registry
@@ -21,13 +25,16 @@ from cloister_shared.registry import Registry
 log = logging.getLogger(__name__)
 
 
-def create_app(registry: Registry, *, threads: int, max_batch: int) -> FastAPI:
+def create_app(
+    registry: Registry, *, threads: int, max_batch: int, access: AccessControl | None = None
+) -> FastAPI:
     """Make the application; its models live from its start-up to its shutdown.
 
     Args:
         registry: the artifacts to serve.
         threads: encrypted evaluations at a time.
         max_batch: ciphertexts in one request at most.
+        access: who may use it; everybody by default.
     """
 
     @asynccontextmanager
@@ -54,6 +61,11 @@ def create_app(registry: Registry, *, threads: int, max_batch: int) -> FastAPI:
         redirect_slashes=False,
     )
     install_handlers(app)
+    app.state.limits = RateLimits()
+    app.add_middleware(Authentication, access=access or AccessControl())
     for router in ROUTERS:
-        app.include_router(router)
+        # Inference counts its ciphertexts itself.
+        counting = [] if router is inference.router else [Depends(count_request)]
+        app.include_router(router, dependencies=counting)
+    describe_access(app)
     return app

@@ -6,6 +6,7 @@ from fastapi.responses import Response
 from cloister_inference import openapi, protocol
 from cloister_inference.body import read_body
 from cloister_inference.data_plane import DataPlane, check_client
+from cloister_inference.endpoints.access import Allowance, Allowed
 from cloister_inference.endpoints.parameters import (
     MODEL,
     VERSION,
@@ -33,11 +34,12 @@ async def infer(
     request: Request,
     name: Name,
     plane: Plane,
+    allowance: Allowed,
     header_length: HeaderLength = None,
     client_digest: ClientDigest = None,
 ) -> Response:
     """Evaluate encrypted inputs; the request must state the digest of its client.zip."""
-    return await _infer(request, plane, name, None, header_length, client_digest)
+    return await _infer(request, plane, allowance, name, None, header_length, client_digest)
 
 
 @router.post(
@@ -52,16 +54,18 @@ async def version_infer(
     name: Name,
     version: Version,
     plane: Plane,
+    allowance: Allowed,
     header_length: HeaderLength = None,
     client_digest: ClientDigest = None,
 ) -> Response:
     """Evaluate encrypted inputs; a digest of client.zip, where stated, must be the version's."""
-    return await _infer(request, plane, name, version, header_length, client_digest)
+    return await _infer(request, plane, allowance, name, version, header_length, client_digest)
 
 
 async def _infer(
     request: Request,
     plane: DataPlane,
+    allowance: Allowance,
     name: str,
     version: str | None,
     header_length: int | None,
@@ -74,11 +78,13 @@ async def _infer(
     headers = {"Cloister-Model-Version": str(model.version)}
     if header_length is None:
         check_client(model, digest, None, version_stated=stated)
+        allowance.take_ciphertexts(1)
         evaluation = await plane.evaluate(model, [body])
         (content,) = evaluation.results
     else:
         asked, elements = protocol.parse_framed(body, header_length, plane.max_batch)
         check_client(model, digest, asked.parameters.client_digest, version_stated=stated)
+        allowance.take_ciphertexts(len(elements))
         evaluation = await plane.evaluate(model, elements)
         content, length = protocol.build_framed(
             model.name, str(model.version), asked.id, evaluation.results
