@@ -66,7 +66,8 @@ class RateLimits:
         if position >= len(taken):
             return 1
         left = taken[position].atime + item.get_expiry() - time.time()
-        return max(1, math.ceil(left))
+        # At the very end of the window it still counts.
+        return max(0, math.floor(left)) + 1
 
 
 @lru_cache(maxsize=1024)
