@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import uvicorn
 
+from cloister_inference.access import AccessControl, check_exposure
 from cloister_inference.app import create_app
 from cloister_inference.connections import KEEP_ALIVE_SECONDS, BoundedProtocol
 from cloister_inference.exposition import exposed
@@ -16,6 +17,7 @@ from cloister_inference.lifecycle import DrainingServer, Lifecycle
 from cloister_inference.logs import json_formatter
 from cloister_inference.metrics import Metrics
 from cloister_inference.settings import Settings
+from cloister_inference.tls import server_context
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_shared.service import configure_logging, run_service
@@ -31,11 +33,17 @@ def serve(settings: Settings) -> None:
     """
     if settings.log_format == "json":
         configure_logging(SERVICE, json_formatter(SERVICE))
+    access = AccessControl(settings.api_keys_path)
+    check_exposure(settings.published_host or settings.host, access)
+    tls = None
+    if settings.tls_certificate and settings.tls_key:
+        tls = server_context(settings.tls_certificate, settings.tls_key)
     metrics, lifecycle = Metrics(), Lifecycle()
     app = create_app(
         Registry(settings.artifacts_dir),
         settings.limits(),
         evaluator=settings.evaluator,
+        access=access,
         metrics=metrics,
         lifecycle=lifecycle,
     )
@@ -54,6 +62,7 @@ def serve(settings: Settings) -> None:
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=settings.shutdown_seconds,
+            ssl_context_factory=(lambda *_: tls) if tls else None,
         ),
         lifecycle,
         settings.drain_seconds,

@@ -8,19 +8,23 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
+from cloister_inference.access import AccessControl
 from cloister_inference.body import HeldBodies
 from cloister_inference.data_plane import DataPlane
-from cloister_inference.endpoints import ROUTERS
+from cloister_inference.endpoints import ROUTERS, inference
+from cloister_inference.endpoints.access import Authentication, count_request
 from cloister_inference.evaluator import EvaluatorSetting
 from cloister_inference.evaluators import Evaluators
 from cloister_inference.lifecycle import Lifecycle
 from cloister_inference.limits import Limits
 from cloister_inference.metrics import Metrics
 from cloister_inference.model import load_model
+from cloister_inference.openapi import describe_access
 from cloister_inference.problems import install_handlers
+from cloister_inference.rate_limits import RateLimits
 from cloister_inference.repository import Repository
 from cloister_inference.telemetry import Telemetry
 from cloister_shared.registry import Registry
@@ -43,6 +47,7 @@ def create_app(
     limits: Limits,
     *,
     evaluator: EvaluatorSetting = "auto",
+    access: AccessControl | None = None,
     metrics: Metrics | None = None,
     lifecycle: Lifecycle | None = None,
 ) -> FastAPI:
@@ -52,6 +57,7 @@ def create_app(
         registry: the artifacts to serve.
         limits: on the work of this process.
         evaluator: which one is asked for.
+        access: who may use it; everybody by default.
         metrics: get what is counted and timed; its own, which nobody reads, by default.
         lifecycle: tells when the process is to stop; never, by default.
     """
@@ -82,6 +88,11 @@ def create_app(
     app.state.lifecycle = lifecycle
     app.state.held_bodies = HeldBodies()
     install_handlers(app)
+    app.state.rate_limits = RateLimits()
+    app.add_middleware(Authentication, access=access or AccessControl())
     for router in ROUTERS:
-        app.include_router(router)
+        # Inference counts its ciphertexts itself.
+        counting = [] if router is inference.router else [Depends(count_request)]
+        app.include_router(router, dependencies=counting)
+    describe_access(app)
     return app

@@ -56,6 +56,20 @@ class MalformedRequestError(ProblemError):
     status = HTTPStatus.BAD_REQUEST
 
 
+class UnauthenticatedError(ProblemError):
+    """The request states no valid API key; says no more, whatever was wrong with the one stated."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    leaves_body = True
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            "state a valid API key of this service in the header Authorization: Bearer KEY; its "
+            "operator gives them out"
+        )
+
+
 class UnknownError(ProblemError):
     """There is no such model, version or file."""
 
@@ -93,6 +107,34 @@ class MediaTypeError(ProblemError):
     """The body is of a type or encoding that the service does not read."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class BatchAboveRateError(ProblemError):
+    """The batch alone is more than its API key's rate limit allows at any time."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class RateLimitedError(ProblemError):
+    """The API key's rate limit is used up; raised once the body is read."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, detail: str, retry_seconds: int) -> None:
+        """Say when to try again.
+
+        Args:
+            detail: what is wrong and what to do.
+            retry_seconds: until there is room, at least 1.
+        """
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_seconds)}
+
+
+class RequestRateLimitedError(RateLimitedError):
+    """The same, raised before the body is read."""
+
+    leaves_body = True
 
 
 class UnavailableError(ProblemError):
@@ -163,9 +205,7 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _problem(_request: Request, error: ProblemError) -> Response:
-        return _response(
-            error.status, str(error), error.headers, ready=error.ready, closing=error.leaves_body
-        )
+        return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_request: Request, error: RequestValidationError) -> Response:
@@ -236,6 +276,13 @@ async def _drain(scope: Scope, receive: Receive) -> bool:
                 if not message.get("more_body"):
                     return True
     return False
+
+
+def problem_response(error: ProblemError) -> Response:
+    """Return the answer that tells a client of ``error``."""
+    return _response(
+        error.status, str(error), error.headers, ready=error.ready, closing=error.leaves_body
+    )
 
 
 def _response(

@@ -39,6 +39,16 @@ class Settings(ServiceSettings):
     log_format: Literal["text", "json"] = "text"
     """Form of the log lines."""
 
+    api_keys_path: Path | None = None
+    """File with the digests of API keys, read; without one everybody is served."""
+    published_host: str | None = None
+    """Address at which clients reach the service; the one it listens on by default. Without API
+    keys it must be loopback's."""
+    tls_certificate: Path | None = None
+    """PEM file with the certificate for https, then any intermediate ones; without one, http."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key."""
+
     @model_validator(mode="after")
     def _a_batch_fits_the_queue(self) -> Self:
         if self.queue < self.max_batch:
@@ -47,6 +57,12 @@ class Settings(ServiceSettings):
                 f"({self.max_batch}) ciphertexts would never fit: raise the first or lower the "
                 "second"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("set both CLOISTER_TLS_CERTIFICATE and CLOISTER_TLS_KEY, or neither")
         return self
 
     def limits(self) -> Limits:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -63,6 +64,9 @@ class EncryptedModel:
         retry_seconds: how long one request is repeated while the service is unreachable or busy.
         out_of_bounds: ``refuse`` or ``clip`` values outside their declared bounds; what the model
             card says by default.
+        api_key: of the service, where it needs one.
+        ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
+            default.
 
     Raises:
         ServiceUnavailable: the service does not answer.
@@ -71,7 +75,7 @@ class EncryptedModel:
         InvalidClientPackage: its client.zip is damaged, incompatible or not safe to use.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each of them is a caller's to choose
         self,
         url: str,
         name: str,
@@ -80,8 +84,16 @@ class EncryptedModel:
         transport: httpx.BaseTransport | None = None,
         retry_seconds: float = 60.0,
         out_of_bounds: OutOfBounds | None = None,
+        api_key: str | None = None,
+        ca_path: Path | None = None,
     ) -> None:
-        self._transport = Transport(url, retry_seconds=retry_seconds, transport=transport)
+        self._transport = Transport(
+            url,
+            retry_seconds=retry_seconds,
+            transport=transport,
+            api_key=api_key,
+            ca_path=ca_path,
+        )
         try:
             self._service = InferenceService(self._transport, name)
             self._description = self._service.describe(version)

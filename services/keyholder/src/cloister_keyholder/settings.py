@@ -24,3 +24,7 @@ class Settings(ServiceSettings):
     """How long evaluate waits for the service and the model to be ready, in seconds."""
     retry_seconds: float = Field(default=60, ge=0, allow_inf_nan=False)
     """How long one request is repeated while the service is unreachable or busy, in seconds."""
+    api_key_path: Path | None = None
+    """File that holds the service's API key and nothing else; an empty one stands for none."""
+    ca_path: Path | None = None
+    """PEM file with the CA certificates to trust for https; the usual ones by default."""

@@ -1,6 +1,8 @@
 """HTTP to a service that may be restarting, busy, or hostile."""
 
+import ipaddress
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -8,11 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import count
+from pathlib import Path
 from secrets import SystemRandom
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from cloister_keyholder.credentials import authorization, trust
 from cloister_keyholder.errors import (
     InvalidAnswer,
     KeyholderError,
@@ -73,9 +77,13 @@ class Transport:
         transport: what httpx sends through; its own by default.
         sleep: waits that many seconds.
         clock: seconds of a clock that never goes back.
+        api_key: shown to this service and to no other host; None or empty for none.
+        ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
+            default.
 
     Raises:
-        KeyholderError: ``url`` is not an http address.
+        KeyholderError: ``url`` is not an http address, or the API key or ``ca_path`` cannot be
+            used.
     """
 
     def __init__(
@@ -86,6 +94,8 @@ class Transport:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        api_key: str | None = None,
+        ca_path: Path | None = None,
     ) -> None:
         try:
             base = httpx.URL(url)
@@ -95,12 +105,26 @@ class Transport:
             raise KeyholderError(f"{url!r} is not the address of a service: use http://host:port")
         self.url = str(base.copy_with(userinfo=b"")).rstrip("/")
         """The address, without credentials: safe to show."""
+        shown = authorization(api_key)
+        if shown and base.userinfo:
+            raise KeyholderError(
+                f"give either an API key or a user name in the address of {self.url}, not both"
+            )
+        if shown and base.scheme == "http" and not _is_loopback(base.host):
+            log.warning(
+                "the API key passes in the clear on the way to %s: use https unless that network "
+                "is trusted",
+                self.url,
+            )
         self._client = httpx.Client(
             base_url=base,
             transport=transport,
+            verify=trust(ca_path),
+            # Who answers with another address would be shown the API key there.
+            follow_redirects=False,
             timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             # A compressed answer could unfold to any size before its length can be checked.
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity", **shown},
         )
         self._retry_seconds = retry_seconds
         self._sleep = sleep
@@ -152,6 +176,7 @@ class Transport:
             try:
                 return self._once(request, limit)
             except httpx.TransportError as error:
+                self._check_trust(error)
                 reason = str(error) or type(error).__name__
             except _Busy as error:
                 reason, retry_after = str(error), error.retry_after
@@ -165,6 +190,17 @@ class Transport:
             log.info("%s is not available (%s): trying again in %.1f s", self.url, reason, delay)
             self._sleep(delay)
         raise AssertionError("unreachable: the attempts do not end")
+
+    def _check_trust(self, error: httpx.TransportError) -> None:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise KeyholderError(
+                    f"the certificate of {self.url} is not trusted ({cause.verify_message}): name "
+                    "the CA certificates of the service in CLOISTER_CA_PATH, and use the host name "
+                    "that the certificate is for"
+                ) from None
+            cause = cause.__cause__ or cause.__context__
 
     def _once(self, request: httpx.Request, limit: int) -> Reply:
         response = self._client.send(request, stream=True)
@@ -190,6 +226,12 @@ class Transport:
             if self._clock() > deadline:
                 raise InvalidAnswer(f"an answer of {self.url} took more than {ANSWER_SECONDS:g} s")
         return bytes(body)
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _detail(body: bytes) -> str:

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from cloister_inference import openapi, protocol
 from cloister_inference.body import BODY_SECONDS, disconnected, read_body, stated_length
 from cloister_inference.data_plane import DataPlane, check_client
+from cloister_inference.endpoints.access import Allowance, Allowed
 from cloister_inference.endpoints.parameters import (
     MODEL,
     VERSION,
@@ -35,11 +36,12 @@ async def infer(
     request: Request,
     name: Name,
     plane: Plane,
+    allowance: Allowed,
     header_length: HeaderLength = None,
     client_digest: ClientDigest = None,
 ) -> Response:
     """Evaluate encrypted inputs; the request must state the digest of its client.zip."""
-    return await _infer(request, plane, name, None, header_length, client_digest)
+    return await _infer(request, plane, allowance, name, None, header_length, client_digest)
 
 
 @router.post(
@@ -54,16 +56,18 @@ async def version_infer(
     name: Name,
     version: Version,
     plane: Plane,
+    allowance: Allowed,
     header_length: HeaderLength = None,
     client_digest: ClientDigest = None,
 ) -> Response:
     """Evaluate encrypted inputs; a digest of client.zip, where stated, must be the version's."""
-    return await _infer(request, plane, name, version, header_length, client_digest)
+    return await _infer(request, plane, allowance, name, version, header_length, client_digest)
 
 
 async def _infer(
     request: Request,
     plane: DataPlane,
+    allowance: Allowance,
     name: str,
     version: str | None,
     header_length: int | None,
@@ -87,6 +91,7 @@ async def _infer(
     else:
         asked, elements = protocol.parse_framed(body, header_length, plane.max_batch)
         check_client(model, digest, asked.parameters.client_digest, version_stated=stated)
+    allowance.take_ciphertexts(len(elements))
     # Held in memory once, as elements, while they wait.
     del body
     seconds = plane.deadline_seconds
