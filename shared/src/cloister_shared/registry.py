@@ -163,6 +163,23 @@ class Registry:
             )
         return Version(path, manifest)
 
+    def fingerprint(self, name: str, version: int) -> tuple[tuple[str, int, int, int], ...]:
+        """What tells whether a version's files have changed, without reading them.
+
+        Returns:
+            Of each file its name, inode, size in bytes, and time of change in nanoseconds; nothing
+            for a version that is not there.
+
+        Raises:
+            CloisterError: ``name`` is not valid.
+            OSError: the folder cannot be read.
+        """
+        with suppress(FileNotFoundError, NotADirectoryError):
+            files = sorted((self._folder(name) / str(version)).iterdir())
+            stated = [(path.name, path.lstat()) for path in files]
+            return tuple((file, s.st_ino, s.st_size, s.st_mtime_ns) for file, s in stated)
+        return ()
+
     def open_current(self, name: str) -> Version:
         """Return the version in use.
 

@@ -22,7 +22,11 @@ def serve(settings: Settings) -> None:
         CloisterError: the service could not start.
     """
     app = create_app(
-        Registry(settings.artifacts_dir), threads=settings.threads, max_batch=settings.max_batch
+        Registry(settings.artifacts_dir),
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        poll_seconds=settings.poll_seconds,
+        loaded_versions=settings.loaded_versions,
     )
     server = uvicorn.Server(
         uvicorn.Config(

@@ -1,5 +1,6 @@
 """The application, put together."""
 
+import asyncio
 import logging
 import tempfile
 from collections.abc import AsyncIterator
@@ -13,7 +14,9 @@ from fastapi import FastAPI
 
 from cloister_inference.data_plane import DataPlane
 from cloister_inference.endpoints import ROUTERS
+from cloister_inference.metrics import Metrics
 from cloister_inference.model import load_model
+from cloister_inference.poller import Poller
 from cloister_inference.problems import install_handlers
 from cloister_inference.repository import Repository
 from cloister_shared.registry import Registry
@@ -21,26 +24,39 @@ from cloister_shared.registry import Registry
 log = logging.getLogger(__name__)
 
 
-def create_app(registry: Registry, *, threads: int, max_batch: int) -> FastAPI:
+def create_app(
+    registry: Registry,
+    *,
+    threads: int,
+    max_batch: int,
+    poll_seconds: float = 2.0,
+    loaded_versions: int = 4,
+) -> FastAPI:
     """Make the application; its models live from its start-up to its shutdown.
 
     Args:
         registry: the artifacts to serve.
         threads: encrypted evaluations at a time.
         max_batch: ciphertexts in one request at most.
+        poll_seconds: between two looks at the registry.
+        loaded_versions: that stay loaded besides the current ones.
     """
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Left last: the compiled libraries are in use until the last evaluation has ended.
         with tempfile.TemporaryDirectory(prefix="cloister-inference-") as work_dir:
-            repository = Repository(registry, partial(load_model, work_dir=Path(work_dir)))
+            load = partial(load_model, work_dir=Path(work_dir))
+            repository = Repository(registry, load, metrics, keep=loaded_versions)
             evaluators = ThreadPoolExecutor(threads, thread_name_prefix="evaluate")
             app.state.data_plane = DataPlane(repository, evaluators, max_batch)
+            poller = Poller(repository.look, poll_seconds).start()
             log.info("serving with %d threads", threads)
             try:
                 yield
             finally:
+                await asyncio.to_thread(poller.stop)
                 evaluators.shutdown(cancel_futures=True)
 
     app = FastAPI(
@@ -53,6 +69,7 @@ def create_app(registry: Registry, *, threads: int, max_batch: int) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.metrics = metrics
     install_handlers(app)
     for router in ROUTERS:
         app.include_router(router)

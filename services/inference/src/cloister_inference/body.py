@@ -56,3 +56,10 @@ async def read_body(request: Request, limit: int) -> bytes:
     if len(body) != length:
         raise MalformedRequestError(f"the body has {len(body)} bytes, Content-Length says {length}")
     return bytes(body)
+
+
+async def read_optional_body(request: Request, limit: int) -> bytes:
+    """Read a body as ``read_body`` does; a request without one has an empty one."""
+    if not {"content-length", "transfer-encoding"}.intersection(request.headers.keys()):
+        return b""
+    return await read_body(request, limit)

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,8 @@ def load_model(published: Version, work_dir: Path) -> Model:
 
     Args:
         published: an artifact.
-        work_dir: gets a folder with the compiled library, which must stay while the model is in
-            use.
+        work_dir: gets a folder with the compiled library, which goes when nothing uses the
+            model's circuit any more.
 
     Raises:
         CloisterError: the artifact is damaged, or was not made for this service.
@@ -58,10 +59,13 @@ def load_model(published: Version, work_dir: Path) -> Model:
     """
     library_dir = Path(tempfile.mkdtemp(dir=work_dir))
     try:
-        return _load(published, library_dir)
+        model = _load(published, library_dir)
     except BaseException:
         shutil.rmtree(library_dir)
         raise
+    # An evaluation may outlast the model's place in the repository, and needs the library.
+    weakref.finalize(model.circuit, shutil.rmtree, library_dir, ignore_errors=True)
+    return model
 
 
 def _load(published: Version, library_dir: Path) -> Model:

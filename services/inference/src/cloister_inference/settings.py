@@ -16,6 +16,10 @@ class Settings(ServiceSettings):
     """TCP port to listen on; 0 takes a free one, which the log names."""
     artifacts_dir: Path = Path("artifacts")
     """Registry of artifacts, read."""
+    poll_seconds: float = Field(default=2, gt=0)
+    """Seconds between two looks at the registry for versions that have become current."""
+    loaded_versions: int = Field(default=4, ge=1)
+    """Versions that stay loaded besides the current ones; the least recently used goes."""
     max_batch: int = Field(default=64, ge=1)
     """Ciphertexts in one request at most; with a model's sizes it bounds the bytes of a request."""
     threads: int = Field(default_factory=worker_threads, ge=1)
