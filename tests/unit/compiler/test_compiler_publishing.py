@@ -1,6 +1,7 @@
 """When an artifact is published, and when nothing is."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,6 +71,26 @@ def test_a_second_run_does_no_work_and_keeps_the_version(
     assert publish() == first
     assert artifacts.current("small") == 1
     assert artifacts.versions("small") == [1, 2, 3, 4, 5]
+
+
+def test_a_rollback_stays_until_something_new_is_published(
+    artifacts: Registry,
+    publish: Publish,
+    publish_model: Callable[..., None],
+    small: LinearWeights,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish_model(small)
+    publish()
+    publish_model(small, parameters={"C": 0.2})
+    publish()
+    artifacts.roll_back("small")
+    with caplog.at_level("INFO", "cloister_compiler"):
+        for _ in range(2):
+            assert publish().manifest.version == artifacts.current("small") == 1
+    assert "version 1 stays in use (rolled back from 2)" in caplog.messages
+    publish_model(small, parameters={"C": 0.3})
+    assert publish().manifest.version == artifacts.current("small") == 3
 
 
 def test_another_version_of_a_library_compiles_anew(
@@ -199,19 +220,22 @@ def test_a_missing_or_damaged_model_is_named(
     assert artifacts.names() == []
 
 
+def program_environment(folder: Path) -> dict[str, str]:
+    return os.environ | {
+        "CLOISTER_MODEL": "small",
+        "CLOISTER_MODELS_DIR": str(folder / "models"),
+        "CLOISTER_ARTIFACTS_DIR": str(folder / "artifacts"),
+        "CLOISTER_BITS": "4",
+        "CLOISTER_PUBLISH_REFERENCE": "false",
+        "CLOISTER_VERIFICATION_SAMPLES": "3",
+    }
+
+
 def run_program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the compiler's program on the registries in ``folder``."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env=os.environ
-        | {
-            "CLOISTER_MODEL": "small",
-            "CLOISTER_MODELS_DIR": str(folder / "models"),
-            "CLOISTER_ARTIFACTS_DIR": str(folder / "artifacts"),
-            "CLOISTER_BITS": "4",
-            "CLOISTER_PUBLISH_REFERENCE": "false",
-            "CLOISTER_VERIFICATION_SAMPLES": "3",
-        },
+        env=program_environment(folder),
         capture_output=True,
         text=True,
         check=False,
@@ -251,3 +275,62 @@ __main__.main()
     assert "Traceback" not in result.stderr
     assert result.returncode == 1
     assert artifacts.names() == []
+
+
+def test_a_run_that_was_killed_before_its_version_was_in_use_is_finished_by_the_next(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    publish_model(small)
+    run_program(tmp_path, "-m", "cloister_compiler")
+    publish_model(small, parameters={"C": 0.2})
+    killed = """
+import os, signal
+from cloister_compiler import __main__
+from cloister_shared import registry
+registry._write_current = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+__main__.main()
+"""
+    assert run_program(tmp_path, "-c", killed).returncode == -signal.SIGKILL
+    assert artifacts.versions("small") == [1, 2]
+    assert artifacts.current("small") == 1
+    result = run_program(tmp_path, "-m", "cloister_compiler")
+    assert "version 2 of small is compiled already" in result.stderr
+    assert artifacts.current("small") == 2
+    assert artifacts.versions("small") == [1, 2]
+
+
+def test_the_program_rolls_back(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    def write(folder: Path) -> dict[str, Any]:
+        small.write(folder / WEIGHTS)
+        return {}
+
+    for version in (1, 2, 3):
+        artifacts.publish("small", str(version), write)
+
+    def rolled_back(*arguments: str) -> tuple[int, str]:
+        result = run_program(tmp_path, "-m", "cloister_compiler", "rollback", *arguments)
+        assert "Traceback" not in result.stderr
+        return result.returncode, result.stderr
+
+    code, shown = rolled_back("small")
+    assert code == 0
+    assert "compiler: version 2 of small is in use, before it was 3" in shown
+    assert artifacts.current("small") == 2
+    assert rolled_back("small", "1")[0] == 0
+    assert artifacts.current("small") == 1
+    for arguments, expected, reason in (
+        (("small",), 1, "no version of small before 1"),
+        (("other",), 1, "nothing is published under other"),
+        (("small", "4"), 1, "there is no version 4"),
+        (("small", "last"), 2, "invalid int value: 'last'"),
+        ((), 2, "required: NAME"),
+    ):
+        code, shown = rolled_back(*arguments)
+        assert (code, reason in shown) == (expected, True), shown
+    (artifacts.open("small", 3).file(WEIGHTS)).write_bytes(b"x")
+    code, shown = rolled_back("small", "3")
+    assert code == 1
+    assert "not what was published" in shown
+    assert artifacts.current("small") == 1

@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,15 @@ def service(artifacts: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def own_service(own_artifacts: Path) -> Iterator[TestClient]:
-    with serve(own_artifacts) as client:
-        yield client
+def start_own(own_artifacts: Path) -> Iterator[Callable[[], TestClient]]:
+    """Start services over ``own_artifacts`` as they are by then."""
+    with ExitStack() as started:
+        yield lambda: started.enter_context(serve(own_artifacts))
+
+
+@pytest.fixture
+def own_service(start_own: Callable[[], TestClient]) -> TestClient:
+    return start_own()
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,8 @@ def test_every_operation_is_described(service: TestClient) -> None:
         "/v2/health/live",
         "/v2/health/ready",
         "/v2/repository/index",
+        "/v2/repository/models/{name}/load",
+        "/v2/repository/models/{name}/unload",
         *(
             prefix + suffix
             for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")

@@ -16,7 +16,6 @@ from cloister_inference.native import kernels
 from cloister_shared.artifact import LINEAR
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.registry import Registry
-from conftest import KeyHolder, Protocol, Republish
 
 
 def serve(root: Path, evaluator: EvaluatorSetting) -> TestClient:
@@ -41,7 +40,7 @@ def test_the_native_evaluator_serves_where_it_agrees(artifacts: Path, model: str
 
 
 def test_results_are_the_same_bytes_by_either(
-    artifacts: Path, digits_payload: bytes, digits: KeyHolder, protocol: Protocol
+    artifacts: Path, digits_payload: bytes, digits: Any, protocol: Any
 ) -> None:
     answers = []
     for setting in ("native", "concrete"):
@@ -77,11 +76,11 @@ def one_more(array: Any) -> Any:
 def test_a_single_wrong_integer_is_seen_and_concrete_serves(
     own_artifacts: Path,
     tmp_path: Path,
-    republish: Republish,
+    republish: Any,
     digits_payload: bytes,
-    digits: KeyHolder,
+    digits: Any,
     digits_rows: np.ndarray[Any, Any],
-    protocol: Protocol,
+    protocol: Any,
     part: str,
 ) -> None:
     republish("digits", files={LINEAR: linear_with(own_artifacts, tmp_path, **{part: one_more})})
@@ -108,8 +107,8 @@ def test_a_single_wrong_integer_is_seen_and_concrete_serves(
 def test_integers_of_another_circuit_are_refused(
     own_artifacts: Path,
     tmp_path: Path,
-    republish: Republish,
-    protocol: Protocol,
+    republish: Any,
+    protocol: Any,
     changes: dict[str, Any],
 ) -> None:
     republish("digits", files={LINEAR: linear_with(own_artifacts, tmp_path, **changes)})

@@ -116,7 +116,11 @@ class Limited:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
         self.now = 1e9
         clock = SimpleNamespace(time=lambda: self.now)
-        for module in ("limits.storage.memory", "limits.strategies", "cloister_inference.rate_limits"):
+        for module in (
+            "limits.storage.memory",
+            "limits.strategies",
+            "cloister_inference.rate_limits",
+        ):
             monkeypatch.setattr(f"{module}.time", clock)
         self._limits = RateLimits()
         self._caller = Caller("a", rate)

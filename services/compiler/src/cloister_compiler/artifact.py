@@ -72,7 +72,7 @@ def publish_artifact(
             are, only a circuit that holds every score and proves right is published.
 
     Returns:
-        The artifact, which is now the current one.
+        The artifact that is now the current one: of this model, or one that was rolled back to.
 
     Raises:
         CloisterError: there is no model, it cannot be compiled, or encrypted execution is not
@@ -95,10 +95,14 @@ def publish_artifact(
     )
     published = artifacts.published_from(name, inputs_digest)
     if published:
-        published.verify()
-        artifacts.set_current(name, published.manifest.version)
-        log.info("version %d of %s is compiled already", published.manifest.version, name)
-        return published
+        number = published.manifest.version
+        log.info("version %d of %s is compiled already", number, name)
+        in_use = artifacts.adopt(name, number)
+        if in_use.manifest.version != number:
+            log.info(
+                "version %d stays in use (rolled back from %d)", in_use.manifest.version, number
+            )
+        return in_use
 
     def write(folder: Path) -> dict[str, Any]:
         compiled = compile_model(card, weights, bits, calibrate(weights.coef))

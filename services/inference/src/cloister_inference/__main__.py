@@ -46,6 +46,7 @@ def serve(settings: Settings) -> None:
         access=access,
         metrics=metrics,
         lifecycle=lifecycle,
+        poll_seconds=settings.poll_seconds,
     )
     server = DrainingServer(
         uvicorn.Config(

@@ -1,5 +1,6 @@
 """The application, put together."""
 
+import asyncio
 import logging
 import tempfile
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from cloister_inference.limits import Limits
 from cloister_inference.metrics import Metrics
 from cloister_inference.model import load_model
 from cloister_inference.openapi import describe_access
+from cloister_inference.poller import Poller
 from cloister_inference.problems import install_handlers
 from cloister_inference.rate_limits import RateLimits
 from cloister_inference.repository import Repository
@@ -50,6 +52,7 @@ def create_app(
     access: AccessControl | None = None,
     metrics: Metrics | None = None,
     lifecycle: Lifecycle | None = None,
+    poll_seconds: float = 2.0,
 ) -> FastAPI:
     """Make the application; its models live from its start-up to its shutdown.
 
@@ -60,6 +63,7 @@ def create_app(
         access: who may use it; everybody by default.
         metrics: get what is counted and timed; its own, which nobody reads, by default.
         lifecycle: tells when the process is to stop; never, by default.
+        poll_seconds: between two looks at the registry.
     """
     metrics, lifecycle = metrics or Metrics(), lifecycle or Lifecycle()
 
@@ -68,11 +72,15 @@ def create_app(
         # Left last: the compiled libraries are in use until the last evaluation has ended.
         with tempfile.TemporaryDirectory(prefix="cloister-inference-") as work_dir:
             load = partial(load_model, work_dir=Path(work_dir), evaluator=evaluator)
-            repository = Repository(registry, load)
+            repository = Repository(registry, load, metrics, keep=limits.loaded_versions)
             with Evaluators(limits.threads, limits.queue, metrics) as evaluators:
                 app.state.data_plane = DataPlane(repository, evaluators, limits, metrics)
+                poller = Poller(repository.look, poll_seconds).start()
                 log.info("serving with %d threads", limits.threads)
-                yield
+                try:
+                    yield
+                finally:
+                    await asyncio.to_thread(poller.stop)
 
     app = _Application(
         title="Cloister inference",

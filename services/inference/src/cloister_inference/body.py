@@ -135,3 +135,10 @@ async def disconnected(request: Request) -> None:
     """
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def read_optional_body(request: Request, limit: int) -> bytes:
+    """Read a body as ``read_body`` does; a request without one has an empty one."""
+    if not {"content-length", "transfer-encoding"}.intersection(request.headers.keys()):
+        return b""
+    return await read_body(request, limit)

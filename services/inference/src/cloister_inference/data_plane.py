@@ -66,13 +66,17 @@ class DataPlane:
         self.deadline_seconds = limits.deadline_seconds
 
     async def model(self, name: str, version: str | None) -> Model:
-        """Return a version of a model, the current one where ``version`` is None.
+        """Return a version of a model, the one that serves where ``version`` is None.
 
         Raises:
             UnknownError: there is no such model or version.
             UnavailableError: it cannot be served.
         """
-        return await asyncio.to_thread(self._repository.get, name, version)
+        # Nearly always it is, and a thread would only cost time.
+        model = self._repository.loaded(name, version)
+        if model is None:
+            model = await asyncio.to_thread(self._repository.get, name, version)
+        return model
 
     async def metadata(self, name: str, version: str | None) -> ModelMetadata:
         """Describe a version of a model; raises as ``model`` does."""
@@ -114,8 +118,8 @@ class DataPlane:
                 "no model can be served: publish one, or see /v2/repository/index for the reasons"
             )
 
-    async def index(self) -> list[IndexEntry]:
-        """Return the state of every version of every model."""
+    async def index(self, *, ready: bool) -> list[IndexEntry]:
+        """Return the state of every version of every model, or only of those that are ready."""
         return [
             IndexEntry(
                 name=state.name,
@@ -124,7 +128,21 @@ class DataPlane:
                 reason=state.reason,
             )
             for state in await asyncio.to_thread(self._repository.states)
+            if not (ready and state.reason)
         ]
+
+    async def load(self, name: str, version: str | None) -> None:
+        """Load a version of a model, the current one where ``version`` is None.
+
+        Raises:
+            UnknownError: there is no such model or version.
+            UnavailableError: it cannot be served.
+        """
+        await asyncio.to_thread(self._repository.load, name, version)
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model; raises as ``load`` does."""
+        await asyncio.to_thread(self._repository.unload, name)
 
     def body_limit(self, model: Model) -> int:
         """Bytes of the longest inference request that ``model`` takes."""

@@ -15,3 +15,5 @@ class Limits:
     """Ciphertexts that may wait or be evaluated at a time; at least ``max_batch``."""
     deadline_seconds: float = 30.0
     """From the head of a request to the end of its evaluation; then it is given up."""
+    loaded_versions: int = 4
+    """Versions that stay loaded besides the current ones."""

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,8 @@ def load_model(published: Version, work_dir: Path, evaluator: EvaluatorSetting =
     Args:
         published: an artifact.
         evaluator: which one is asked for.
-        work_dir: gets a folder with the compiled library, which must stay while the model is in
-            use.
+        work_dir: gets a folder with the compiled library, which goes when nothing uses Concrete's
+            run of the circuit any more.
 
     Raises:
         CloisterError: the artifact is damaged, or was not made for this service.
@@ -74,7 +75,7 @@ def load_model(published: Version, work_dir: Path, evaluator: EvaluatorSetting =
     try:
         return _load(published, library_dir, evaluator)
     except BaseException:
-        shutil.rmtree(library_dir)
+        shutil.rmtree(library_dir, ignore_errors=True)
         raise
 
 
@@ -98,6 +99,8 @@ def _load(published: Version, library_dir: Path, evaluator: EvaluatorSetting) ->
     circuit = compile_circuit(
         read(SERVER_ZIP).content, client.content, read(EVALUATION_KEYS).content, library_dir
     )
+    # An evaluation may outlast the model's place in the repository, and needs the library.
+    weakref.finalize(circuit, shutil.rmtree, library_dir, ignore_errors=True)
     form = PayloadForm(template, details.circuit)
     _evaluate_once(circuit, template, details.circuit.output_bytes)
     linear = _linear(published, details) if LINEAR in files else None

@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 30
-"""After how long a model that cannot be loaded is tried again, and clients are told to."""
+"""After how long clients are told to ask again for a model that cannot be served."""
 DRAIN_BYTES = 8 << 20
 """Of a body that is not wanted, this much is read before the connection is closed on the rest."""
 DRAIN_SECONDS = 0.5
@@ -74,6 +74,12 @@ class UnknownError(ProblemError):
     """There is no such model, version or file."""
 
     status = HTTPStatus.NOT_FOUND
+
+
+class UnloadedError(UnknownError):
+    """The model was unloaded, and is not served until it is loaded."""
+
+    ready = False
 
 
 class OtherClientError(ProblemError):

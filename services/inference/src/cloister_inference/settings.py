@@ -21,6 +21,10 @@ class Settings(ServiceSettings):
     """Registry of artifacts, read."""
     evaluator: EvaluatorSetting = "auto"
     """Native where it was seen to equal Concrete's run; or only one of the two."""
+    poll_seconds: float = Field(default=2, gt=0)
+    """Seconds between two looks at the registry for versions that have become current."""
+    loaded_versions: int = Field(default=4, ge=1)
+    """Versions that stay loaded besides the current ones; the least recently used goes."""
     max_batch: int = Field(default=64, ge=1)
     """Ciphertexts in one request at most; with a model's sizes it bounds the bytes of a request."""
     threads: int = Field(default_factory=worker_threads, ge=1)
@@ -72,4 +76,5 @@ class Settings(ServiceSettings):
             max_batch=self.max_batch,
             queue=self.queue,
             deadline_seconds=self.deadline_seconds,
+            loaded_versions=self.loaded_versions,
         )

@@ -22,6 +22,11 @@ from cloister_inference.openapi import OCTETS
 from cloister_inference.problems import MediaTypeError
 from cloister_shared.open_inference import HEADER_LENGTH
 
+_NO_JSON = (
+    f"send one raw ciphertext as {OCTETS}, or a JSON header and binary data with the header "
+    f"{HEADER_LENGTH}; a ciphertext has no form in plain JSON"
+)
+
 router = APIRouter()
 
 
@@ -86,6 +91,7 @@ async def _infer(
         held=request.app.state.held_bodies,
     )
     if header_length is None:
+        _check_not_json(body)
         asked, elements = None, [body]
         check_client(model, digest, None, version_stated=stated)
     else:
@@ -123,7 +129,10 @@ def _check_media_type(request: Request, *, framed: bool) -> None:
     # Clients of the extension state various types or none; its own header says what the body is.
     stated = request.headers.get("content-type", OCTETS).partition(";")[0].strip().lower()
     if not framed and stated != OCTETS:
-        raise MediaTypeError(
-            f"send one raw ciphertext as {OCTETS}, or a JSON header and binary data with the "
-            f"header {HEADER_LENGTH}; a ciphertext has no form in plain JSON"
-        )
+        raise MediaTypeError(_NO_JSON)
+
+
+def _check_not_json(body: bytes) -> None:
+    # Clients of the protocol send a plain JSON request without a type; no ciphertext begins so.
+    if body[:1] == b"{":
+        raise MediaTypeError(_NO_JSON)
