@@ -72,7 +72,8 @@ def test_its_details_say_what_it_is_made_of(artifact: Version, reference: Refere
     assert details.client_digest == digest_file(artifact.path / CLIENT_ZIP)
     assert details.model_version == 1
     assert details.verification.extreme == 2 * circuit.n_outputs
-    assert (circuit.n_outputs, circuit.n_features) == reference.coef.shape
+    assert (circuit.n_outputs, circuit.n_card_features) == reference.coef.shape
+    assert (circuit.n_features, circuit.n_outputs) == reference.weights.shape
     assert (circuit.bits_inputs, circuit.bits_weights) == (8, 8)
     assert int(reference.input_high) - int(reference.input_low) + 1 == 2**circuit.bits_inputs
     assert circuit.signed == (reference.integer_bounds()[0].min() < 0)
@@ -85,8 +86,8 @@ def test_stock_client_and_server_give_the_clear_result_on_random_rows(
     server = FHEModelServer(str(artifact.path))
     keys = client.get_serialized_evaluation_keys()
     rows = np.random.default_rng(7).random((6, reference.coef.shape[1]))
-    expected = reference.integer_scores(reference.quantiser.quantise(rows))
-    for row, scores in zip(rows, expected, strict=True):
+    expected = reference.integer_scores(reference.quantise(rows))
+    for row, scores in zip(rows[:, reference.features], expected, strict=True):
         result = server.run(client.quantize_encrypt_serialize(row[None, :]), keys)
         np.testing.assert_array_equal(client.deserialize_decrypt(result), scores[None, :])
         np.testing.assert_allclose(
@@ -97,7 +98,7 @@ def test_stock_client_and_server_give_the_clear_result_on_random_rows(
 
 
 def test_the_quantiser_is_that_of_concrete_ml(reference: Reference, client: FHEModelClient) -> None:
-    n_features = reference.coef.shape[1]
+    n_features = len(reference.features)
     step = float(reference.input_scale)
     rows = np.vstack(
         [
@@ -118,7 +119,7 @@ def test_quantisation_costs_little_accuracy(
     features, labels = request.getfixturevalue(f"{name}_data")
     schema = read_card(artifact.file(CARD)).data
     unit, expected = to_unit(features, schema), schema.class_indices(labels)
-    quantised = reference.integer_scores(reference.quantiser.quantise(unit))
+    quantised = reference.integer_scores(reference.quantise(unit))
     clear = np.mean(class_indices(reference.dequantise(quantised)) == expected)
     exact = np.mean(class_indices(reference.float_scores(unit)) == expected)
     assert exact > 0.9

@@ -13,12 +13,17 @@ import pytest
 from cloister_compiler import artifact as artifact_module
 from cloister_compiler.artifact import Calibrate, publish_artifact
 from cloister_compiler.calibration import boundary_rows
+from cloister_compiler.selection import Precision
 from cloister_shared.artifact import CARD, REFERENCE, WEIGHTS, ArtifactDetails
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights
 
-SETTINGS: dict[str, Any] = {"bits": 6, "publish_reference": True, "verification_samples": 2}
+SETTINGS: dict[str, Any] = {
+    "precision": Precision(6, 6, tolerance=0.5),
+    "publish_reference": True,
+    "verification_samples": 2,
+}
 
 
 Publish = Callable[..., Version]
@@ -55,7 +60,9 @@ def test_a_second_run_does_no_work_and_keeps_the_version(
     assert artifacts.versions("small") == [1]
 
     changes: tuple[dict[str, Any], ...] = (
-        {"bits": 5},
+        {"precision": Precision(5, 6, tolerance=0.5)},
+        {"precision": Precision(6, 5, tolerance=0.5)},
+        {"precision": Precision(6, 6, tolerance=0.4)},
         {"publish_reference": False},
         {"verification_samples": 3},
     )
@@ -63,13 +70,13 @@ def test_a_second_run_does_no_work_and_keeps_the_version(
         assert publish(**changed).manifest.version == number
         assert artifacts.current("small") == number
     publish_model(small, parameters={"C": 0.2})
-    assert publish().manifest.version == 5
+    assert publish().manifest.version == 7
 
     # Back to the first model and settings: its artifact is still there.
     models.set_current("small", 1)
     assert publish() == first
     assert artifacts.current("small") == 1
-    assert artifacts.versions("small") == [1, 2, 3, 4, 5]
+    assert artifacts.versions("small") == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_another_version_of_a_library_compiles_anew(
@@ -209,6 +216,8 @@ def run_program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
             "CLOISTER_MODELS_DIR": str(folder / "models"),
             "CLOISTER_ARTIFACTS_DIR": str(folder / "artifacts"),
             "CLOISTER_BITS": "4",
+            "CLOISTER_BITS_WEIGHTS": "5",
+            "CLOISTER_TOLERANCE": "0.25",
             "CLOISTER_PUBLISH_REFERENCE": "false",
             "CLOISTER_VERIFICATION_SAMPLES": "3",
         },
@@ -229,7 +238,7 @@ def test_the_program_publishes_what_its_settings_say_and_exits_0(
     published.verify()
     assert REFERENCE not in published.manifest.files
     details = ArtifactDetails.model_validate(published.manifest.details)
-    assert details.circuit.bits_inputs == 4
+    assert (details.circuit.bits_inputs, details.circuit.bits_weights) == (4, 5)
     assert details.verification.random == 3
 
 

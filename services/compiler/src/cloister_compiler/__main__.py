@@ -1,6 +1,7 @@
 """Compiles the current model once and exits."""
 
 from cloister_compiler.artifact import publish_artifact
+from cloister_compiler.selection import Precision
 from cloister_compiler.settings import Settings
 from cloister_shared.registry import Registry
 from cloister_shared.service import run_service
@@ -12,7 +13,11 @@ def compile_once(settings: Settings) -> None:
         Registry(settings.models_dir),
         Registry(settings.artifacts_dir),
         settings.model,
-        bits=settings.bits,
+        precision=Precision(
+            inputs=settings.bits_inputs or settings.bits,
+            weights=settings.bits_weights or settings.bits,
+            tolerance=settings.tolerance,
+        ),
         publish_reference=settings.publish_reference,
         verification_samples=settings.verification_samples,
     )
