@@ -16,7 +16,8 @@ Integers = npt.NDArray[np.int64]
 # Source: https://github.com/zama-ai/concrete, tools/parameter-curves
 CURVE_SLOPE = -0.025696778711484593
 CURVE_BIAS = 2.675931372549016
-SMALLEST_DIMENSION = 450
+SMALLEST_DIMENSION = 512
+"""The smallest that its optimiser takes."""
 ERROR_PROBABILITY = 2.0**-40
 """That one score is wrong: Concrete ML's default."""
 
@@ -50,8 +51,8 @@ def lwe_dimension(quantised: QuantisedModel, features: Integers, calibration: Fl
     width = max(_width(term) for term in terms)
     squares = (weights.astype(np.float64) ** 2).sum(axis=0).max()
     squares += len(features) * float(zero_point) ** 2
-    if not squares:
-        return SMALLEST_DIMENSION
+    # Without any weight, the noise is still that of a fresh ciphertext.
+    squares = max(squares, 1.0)
     quantile = NormalDist().inv_cdf(1.0 - ERROR_PROBABILITY / 2)
     log2_std = -(width + 2) - math.log2(quantile) - math.log2(squares) / 2
     return max(math.ceil((log2_std - CURVE_BIAS) / CURVE_SLOPE), SMALLEST_DIMENSION)
