@@ -206,7 +206,9 @@ def test_a_missing_or_damaged_model_is_named(
     assert artifacts.names() == []
 
 
-def run_program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_program(
+    folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the compiler's program on the registries in ``folder``."""
     return subprocess.run(
         [sys.executable, *arguments],
@@ -220,7 +222,8 @@ def run_program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
             "CLOISTER_TOLERANCE": "0.25",
             "CLOISTER_PUBLISH_REFERENCE": "false",
             "CLOISTER_VERIFICATION_SAMPLES": "3",
-        },
+        }
+        | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -240,6 +243,24 @@ def test_the_program_publishes_what_its_settings_say_and_exits_0(
     details = ArtifactDetails.model_validate(published.manifest.details)
     assert (details.circuit.bits_inputs, details.circuit.bits_weights) == (4, 5)
     assert details.verification.random == 3
+
+
+def test_the_program_chooses_bits_and_refuses_beyond_the_tolerance(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    publish_model(small)
+    refused = run_program(tmp_path, "-m", "cloister_compiler", CLOISTER_TOLERANCE="0.001")
+    assert refused.returncode == 1
+    assert "quantised at 4 bits for inputs and 5 for weights" in refused.stderr
+    assert "CLOISTER_TOLERANCE allows 0.10 %" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert artifacts.names() == []
+    chosen = run_program(tmp_path, "-m", "cloister_compiler", CLOISTER_BITS="auto")
+    assert chosen.returncode == 0, chosen.stderr
+    assert "the cheapest within 25.00 %" in chosen.stderr
+    details = ArtifactDetails.model_validate(artifacts.open_current("small").manifest.details)
+    assert 2 <= details.circuit.bits_inputs <= 8
+    assert details.circuit.bits_weights == 5
 
 
 def test_the_program_exits_1_when_it_refuses_a_circuit_that_it_ran(

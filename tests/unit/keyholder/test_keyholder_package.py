@@ -6,6 +6,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -415,6 +416,22 @@ def test_a_client_zip_without_end_is_refused(
     monkeypatch.setattr(api_module, "CLIENT_LIMIT", len(digits_service.client_zip) - 1)
     with pytest.raises(InvalidAnswer, match="more than"):
         EncryptedModel(URL, "digits", transport=digits_service.transport)
+
+
+def test_a_reference_on_other_features_is_refused(
+    digits: EncryptedModel,
+    digits_service: FakeService,
+    digits_reference: Reference,
+    tmp_path: Path,
+) -> None:
+    others = digits_reference.features.copy()
+    unused = np.setdiff1d(np.arange(64), others)[0]
+    others[np.searchsorted(others, unused) - 1] = unused
+    replace(digits_reference, features=np.sort(others)).write(tmp_path / "reference.npz")
+    content = (tmp_path / "reference.npz").read_bytes()
+    digits_service.interceptors = [lambda _: httpx.Response(200, content=content)]
+    with pytest.raises(InvalidAnswer, match="another model"):
+        digits.reference()
 
 
 def test_a_damaged_reference_is_refused(
