@@ -42,6 +42,7 @@ def weights() -> LinearWeights:
 def publish(root: Path) -> Version:
     """Publish the model under ``root / "models"``, compiled under ``root / "artifacts"``."""
     from cloister_compiler.artifact import publish_artifact  # noqa: PLC0415 - takes seconds
+    from cloister_compiler.selection import Precision  # noqa: PLC0415
 
     card = ModelCard(
         name=NAME,
@@ -64,7 +65,7 @@ def publish(root: Path) -> Version:
         Registry(root / "models"),
         Registry(root / "artifacts"),
         NAME,
-        bits=BITS,
+        precision=Precision(inputs=BITS, weights=BITS, tolerance=1.0),
         publish_reference=True,
         verification_samples=4,
     )

@@ -14,12 +14,17 @@ import pytest
 from cloister_compiler import artifact as artifact_module
 from cloister_compiler.artifact import Calibrate, publish_artifact
 from cloister_compiler.calibration import boundary_rows
+from cloister_compiler.selection import Precision
 from cloister_shared.artifact import CARD, REFERENCE, WEIGHTS, ArtifactDetails
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights
 
-SETTINGS: dict[str, Any] = {"bits": 6, "publish_reference": True, "verification_samples": 2}
+SETTINGS: dict[str, Any] = {
+    "precision": Precision(6, 6, tolerance=0.5),
+    "publish_reference": True,
+    "verification_samples": 2,
+}
 
 
 Publish = Callable[..., Version]
@@ -56,7 +61,9 @@ def test_a_second_run_does_no_work_and_keeps_the_version(
     assert artifacts.versions("small") == [1]
 
     changes: tuple[dict[str, Any], ...] = (
-        {"bits": 5},
+        {"precision": Precision(5, 6, tolerance=0.5)},
+        {"precision": Precision(6, 5, tolerance=0.5)},
+        {"precision": Precision(6, 6, tolerance=0.4)},
         {"publish_reference": False},
         {"verification_samples": 3},
     )
@@ -64,13 +71,13 @@ def test_a_second_run_does_no_work_and_keeps_the_version(
         assert publish(**changed).manifest.version == number
         assert artifacts.current("small") == number
     publish_model(small, parameters={"C": 0.2})
-    assert publish().manifest.version == 5
+    assert publish().manifest.version == 7
 
     # Back to the first model and settings: its artifact is still there.
     models.set_current("small", 1)
     assert publish() == first
     assert artifacts.current("small") == 1
-    assert artifacts.versions("small") == [1, 2, 3, 4, 5]
+    assert artifacts.versions("small") == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_rollback_stays_until_something_new_is_published(
@@ -226,16 +233,20 @@ def program_environment(folder: Path) -> dict[str, str]:
         "CLOISTER_MODELS_DIR": str(folder / "models"),
         "CLOISTER_ARTIFACTS_DIR": str(folder / "artifacts"),
         "CLOISTER_BITS": "4",
+        "CLOISTER_BITS_WEIGHTS": "5",
+        "CLOISTER_TOLERANCE": "0.25",
         "CLOISTER_PUBLISH_REFERENCE": "false",
         "CLOISTER_VERIFICATION_SAMPLES": "3",
     }
 
 
-def run_program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_program(
+    folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the compiler's program on the registries in ``folder``."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env=program_environment(folder),
+        env=program_environment(folder) | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -253,8 +264,26 @@ def test_the_program_publishes_what_its_settings_say_and_exits_0(
     published.verify()
     assert REFERENCE not in published.manifest.files
     details = ArtifactDetails.model_validate(published.manifest.details)
-    assert details.circuit.bits_inputs == 4
+    assert (details.circuit.bits_inputs, details.circuit.bits_weights) == (4, 5)
     assert details.verification.random == 3
+
+
+def test_the_program_chooses_bits_and_refuses_beyond_the_tolerance(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    publish_model(small)
+    refused = run_program(tmp_path, "-m", "cloister_compiler", CLOISTER_TOLERANCE="0.001")
+    assert refused.returncode == 1
+    assert "quantised at 4 bits for inputs and 5 for weights" in refused.stderr
+    assert "CLOISTER_TOLERANCE allows 0.10 %" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert artifacts.names() == []
+    chosen = run_program(tmp_path, "-m", "cloister_compiler", CLOISTER_BITS="auto")
+    assert chosen.returncode == 0, chosen.stderr
+    assert "the cheapest within 25.00 %" in chosen.stderr
+    details = ArtifactDetails.model_validate(artifacts.open_current("small").manifest.details)
+    assert 2 <= details.circuit.bits_inputs <= 8
+    assert details.circuit.bits_weights == 5
 
 
 def test_the_program_exits_1_when_it_refuses_a_circuit_that_it_ran(

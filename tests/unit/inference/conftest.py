@@ -28,14 +28,14 @@ MAX_BATCH = 4
 
 @dataclass
 class KeyHolder:
-    """Stock Concrete ML as a key holder, on rows in [0, 1]."""
+    """Stock Concrete ML as a key holder, on rows in [0, 1] of all features."""
 
     stock: Any
     digest: str
     reference: Reference
 
     def encrypt(self, row: np.ndarray[Any, Any]) -> bytes:
-        payload: bytes = self.stock.quantize_encrypt_serialize(row[None, :])
+        payload: bytes = self.stock.quantize_encrypt_serialize(row[None, self.reference.features])
         return payload
 
     def decrypt(self, result: bytes) -> list[int]:
@@ -43,7 +43,7 @@ class KeyHolder:
 
     def expected(self, row: np.ndarray[Any, Any]) -> list[int]:
         """Integer scores in the clear."""
-        quantised = self.reference.quantiser.quantise(row[None, :])
+        quantised = self.reference.quantise(row[None, :])
         return [int(score) for score in self.reference.integer_scores(quantised).ravel()]
 
 

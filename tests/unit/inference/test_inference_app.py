@@ -50,6 +50,7 @@ print("concrete.compiler" in sys.modules, os.environ["OMP_NUM_THREADS"])
 def test_the_length_of_a_form_that_ends_with_its_data_is_checked() -> None:
     circuit = Circuit(
         n_features=1,
+        n_card_features=1,
         n_outputs=1,
         bits_inputs=8,
         bits_weights=8,

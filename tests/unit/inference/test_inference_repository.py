@@ -33,7 +33,7 @@ def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) ->
         "parameters": {
             "version": "1",
             "client_digest": digest_bytes(client),
-            "input_bytes": 1800,
+            "input_bytes": 1680,
             "output_bytes": service.get("/v2/models/digits").json()["parameters"]["output_bytes"],
             "reference": True,
             "evaluator": "native",
@@ -336,7 +336,7 @@ def test_an_archive_with_other_content_is_refused(
         pytest.param({"files": {"client.zip": b"no archive"}}, id="other client"),
         pytest.param({"files": {"evaluation_keys.bin": b"none"}}, id="no keys"),
         pytest.param({"files": {"input_template.bin": b"short"}}, id="short template"),
-        pytest.param({"files": {"input_template.bin": bytes(1800)}}, id="zero template"),
+        pytest.param({"files": {"input_template.bin": bytes(1680)}}, id="zero template"),
         pytest.param({"circuit": {"input_bytes": 1801}}, id="input bytes"),
         pytest.param({"circuit": {"output_bytes": 1}}, id="output bytes"),
         pytest.param({"circuit": {"input_data_bytes": 4000}}, id="data bytes"),

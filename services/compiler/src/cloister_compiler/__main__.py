@@ -15,12 +15,17 @@ def compile_once(settings: Settings) -> None:
     """Publish the artifact of the current model."""
     # Takes seconds and a compiler, which a rollback needs neither of.
     from cloister_compiler.artifact import publish_artifact  # noqa: PLC0415
+    from cloister_compiler.selection import Precision  # noqa: PLC0415
 
     publish_artifact(
         Registry(settings.models_dir),
         Registry(settings.artifacts_dir),
         settings.model,
-        bits=settings.bits,
+        precision=Precision(
+            inputs=settings.bits_inputs or settings.bits,
+            weights=settings.bits_weights or settings.bits,
+            tolerance=settings.tolerance,
+        ),
         publish_reference=settings.publish_reference,
         verification_samples=settings.verification_samples,
     )
