@@ -1,7 +1,9 @@
 """Several replicas of inference behind one address, and what the gateway itself answers."""
 
 import hashlib
+import json
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -51,8 +53,8 @@ def scale(stack: Stack, replicas: int) -> None:
     )
 
 
-def metrics(stack: Stack, name: str, where: str) -> dict[str, float]:
-    """Values of one of the gateway's metrics by replica, of lines that contain ``where``."""
+def metrics(stack: Stack, name: str, *labels: str) -> dict[str, float]:
+    """Values of one of the gateway's metrics with these labels, by replica."""
     (gateway,) = stack.containers("gateway")
     url = "http://127.0.0.1:8002/metrics"
     code = f"import urllib.request as u; print(u.urlopen('{url}').read().decode())"
@@ -60,20 +62,20 @@ def metrics(stack: Stack, name: str, where: str) -> dict[str, float]:
     return {
         match[1]: float(match[2])
         for line in text.splitlines()
-        if where in line
+        if all(label in line for label in labels)
         and (match := re.fullmatch(rf'{name}{{.*server="(\w+)".*}} (\S+)', line)) is not None
     }
 
 
 def used(stack: Stack) -> set[str]:
     """The replicas that the gateway gives requests to."""
-    states = metrics(stack, "haproxy_server_status", 'state="UP"')
+    states = metrics(stack, "haproxy_server_status", 'proxy="inference"', 'state="UP"')
     return {replica for replica, up in states.items() if up}
 
 
 def answered(stack: Stack) -> dict[str, float]:
     """Successful answers by replica, since the gateway started."""
-    return metrics(stack, "haproxy_server_http_responses_total", 'code="2xx"')
+    return metrics(stack, "haproxy_server_http_responses_total", 'proxy="inference"', 'code="2xx"')
 
 
 def in_use(stack: Stack, replicas: int) -> None:
@@ -146,6 +148,20 @@ def test_a_replica_restarted_under_load_loses_no_request(
         in_use(stack, 3)
         time.sleep(SETTLE_SECONDS)
     all_right("one replica restarted", sent)
+
+
+def test_the_only_replica_restarted_under_load_loses_no_request(
+    stack: Stack, model: EncryptedModel, queries: list[Prepared]
+) -> None:
+    scale(stack, 1)
+    in_use(stack, 1)
+    with load(model, queries) as sent:
+        time.sleep(SETTLE_SECONDS)
+        (replica,) = stack.containers("inference")
+        subprocess.run(["docker", "restart", "--timeout", "20", replica], check=True)
+        in_use(stack, 1)
+        time.sleep(SETTLE_SECONDS)
+    all_right("the only replica restarted", sent)
 
 
 def check_problem(response: httpx.Response, status: int) -> None:
@@ -230,6 +246,38 @@ def test_without_a_replica_the_gateway_says_so(stack: Stack) -> None:
     stack.until(lambda: httpx.get(health).is_success, "a replica in use")
 
 
+def test_with_a_certificate_the_published_port_speaks_https_alone(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate, pem = (tmp_path / name for name in ("key", "certificate", "pem"))
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "1"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", key, "-out", certificate),
+        ],
+        capture_output=True,
+        check=True,
+    )
+    pem.write_bytes(certificate.read_bytes() + key.read_bytes())
+    pem.chmod(0o644)
+    monkeypatch.setenv("GATEWAY_TLS_PEM", str(pem))
+    stack.compose("up", "--detach", "--no-deps", "--wait", "gateway")
+    try:
+        verify = ssl.create_default_context(cafile=str(certificate))
+        secure = stack.url.replace("http:", "https:")
+        assert httpx.get(f"{secure}/v2/health/ready", verify=verify).json()["ready"]
+        # Key holders on the gateway's own network need no certificate.
+        (gateway,) = stack.containers("gateway")
+        code = "import urllib.request as u; print(u.urlopen('http://gateway:8000/v2').status)"
+        assert stack.execute(gateway, "python", "-c", code).strip() == "200"
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"{stack.url}/v2")
+    finally:
+        monkeypatch.delenv("GATEWAY_TLS_PEM")
+        stack.compose("up", "--detach", "--no-deps", "--wait", "gateway")
+
+
 def test_the_log_has_no_payload_and_no_credentials(
     stack: Stack, model: EncryptedModel, queries: list[Prepared]
 ) -> None:
@@ -240,5 +288,11 @@ def test_the_log_has_no_payload_and_no_credentials(
         headers=headers,
     ).raise_for_status()
     log = stack.logs("gateway")
-    assert "/infer 200" in log
+    last = [
+        json.loads(line[line.index("{") :]) for line in log.splitlines() if '"request_id"' in line
+    ][-1]
+    assert last["path"].endswith("/infer")
+    assert last["status"] == 200
+    assert last["replica"] == "inference1"
+    assert last["bytes_down"] > len(queries[0].answer)
     assert "secret" not in log

@@ -16,6 +16,8 @@ THREADS_LIMIT = 4
 """Bytes are moved by few threads, and each keeps memory of its own."""
 HEADER_BYTES = 16 << 10
 """Room for a request's headers beside a body that is held."""
+CONNECT_MS = 500
+"""Milliseconds for a connection to a replica, and between two attempts at the same one."""
 OWN_CONNECTIONS = 64
 """Connections to the port of metrics and health at most, beside those of clients."""
 
@@ -61,6 +63,8 @@ def render(settings: Settings, *, secure: bool) -> str:
     values = settings.model_dump(exclude={"gateway_tls_pem", "log_format"}) | {
         "threads": min(worker_threads(), THREADS_LIMIT),
         "buffer_bytes": settings.retry_bytes + HEADER_BYTES,
+        "connect_ms": CONNECT_MS,
+        "patience": settings.queue_seconds * 1000 // CONNECT_MS,
         "own_connections": OWN_CONNECTIONS,
         "all_connections": settings.max_connections + OWN_CONNECTIONS,
         "log_target": "raw" if json_lines else "iso",

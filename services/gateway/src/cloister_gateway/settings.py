@@ -1,9 +1,9 @@
 """Settings of the gateway."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from cloister_shared.service import ServiceSettings
 
@@ -30,7 +30,8 @@ class Settings(ServiceSettings):
     replica_requests: int = Field(default=64, ge=1)
     """Requests that one replica is given at a time; the rest wait in the gateway."""
     queue_seconds: int = Field(default=10, ge=1)
-    """Seconds that a request may wait for a replica before it is answered 503."""
+    """Seconds that a request may wait for a replica, busy or about to start, before it is answered
+    503."""
     answer_seconds: int = Field(default=60, ge=1)
     """Seconds that a replica may be silent; above CLOISTER_DEADLINE_SECONDS of the replicas."""
     client_seconds: int = Field(default=30, ge=1)
@@ -48,3 +49,9 @@ class Settings(ServiceSettings):
     """One PEM file with certificate, chain and key; an empty file is as good as none."""
     log_format: Literal["text", "json"] = "text"
     """Form of the log lines of requests."""
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if len({self.port, self.published_port, self.metrics_port}) < 3:
+            raise ValueError("port, published port and metrics port must differ")
+        return self
