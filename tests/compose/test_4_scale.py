@@ -239,7 +239,8 @@ def test_without_a_replica_the_gateway_says_so(stack: Stack) -> None:
     scale(stack, 0)
     stack.until(lambda: not used(stack), "no replica in use")
     for path in ("/v2/health/ready", "/gateway/health"):
-        response = httpx.get(stack.url + path)
+        # It waits a while for one to come.
+        response = httpx.get(stack.url + path, timeout=60)
         check_problem(response, 503)
         assert int(response.headers["retry-after"]) > 0
     scale(stack, 1)
