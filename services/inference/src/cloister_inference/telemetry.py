@@ -130,11 +130,11 @@ class Telemetry:
 def _log_access(
     level: int, scope: Scope, exchange: _Exchange, route: str, status: int, seconds: float
 ) -> None:
-    # As it was sent, percent-encoded: what a client writes cannot end the line.
-    raw_path: bytes = scope.get("raw_path") or scope["path"].encode("unicode_escape")
+    # As it was sent, percent-encoded, and escaped where it is not: it must not end the line.
+    path = scope["raw_path"].decode("latin-1") if scope.get("raw_path") else scope["path"]
     values: dict[str, Any] = {
         "method": scope["method"],
-        "path": raw_path[:PATH_LIMIT].decode("ascii", "backslashreplace"),
+        "path": path[:PATH_LIMIT].encode("unicode_escape").decode("ascii"),
         "route": route,
         "status": status,
         "milliseconds": round(seconds * 1000, 3),
