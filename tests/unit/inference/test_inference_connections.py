@@ -2,11 +2,14 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Response
 from live_service import connect, read_answer, serving
 
 from cloister_inference import connections
@@ -90,3 +93,49 @@ def test_an_idle_connection_stays_open_between_requests(
         connection.settimeout(60)
         connection.sendall(HEAD + b"\r\n")
         assert read_answer(connection)[0].startswith(b"HTTP/1.1 200 ")
+
+
+class TestReading:
+    """A client that reads an answer of some megabytes with long breaks, or not at all."""
+
+    BODY = bytes(16 << 20)
+    REQUEST = b"GET /large HTTP/1.1\r\nHost: inference\r\n\r\n"
+
+    @pytest.fixture
+    def large(self, tmp_path: Path) -> Iterator[socket.socket]:
+        """A connection to a service with a long answer."""
+
+        async def answer() -> Response:
+            return Response(self.BODY)
+
+        app = create_app(Registry(tmp_path), Limits(threads=1, max_batch=1))
+        app.add_api_route("/large", answer)
+        with serving(app) as client, connect(client) as connection:
+            yield connection
+
+    def test_that_has_stopped_ends_the_connection(
+        self, monkeypatch: pytest.MonkeyPatch, large: socket.socket
+    ) -> None:
+        monkeypatch.setattr(connections, "STALL_SECONDS", 0.2)
+        large.sendall(self.REQUEST)
+        time.sleep(2)
+        received = 0
+        # Reset, or ended after what the system had buffered.
+        with suppress(ConnectionResetError):
+            while piece := large.recv(1 << 16):
+                received += len(piece)
+        assert received < len(self.BODY)
+
+    def test_that_goes_on_slowly_ends_well(
+        self, monkeypatch: pytest.MonkeyPatch, large: socket.socket
+    ) -> None:
+        monkeypatch.setattr(connections, "STALL_SECONDS", 1.0)
+        large.sendall(self.REQUEST)
+        received = 0
+        while received < len(self.BODY):
+            time.sleep(0.3)
+            pause = received + (2 << 20)
+            while received < min(pause, len(self.BODY)):
+                piece = large.recv(1 << 16)
+                assert piece
+                received += len(piece)

@@ -1,5 +1,7 @@
 """More requests than can be evaluated: refused, given up or dropped, and never at others' cost."""
 
+import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from live_service import Gate, connect, read_answer, serving, until
 
 from cloister_inference.app import create_app
+from cloister_inference.body import HELD_BYTES, HeldBytes
 from cloister_inference.limits import Limits
 from cloister_inference.metrics import Metrics
 from cloister_shared.open_inference import encode_elements
@@ -247,24 +250,69 @@ def test_a_large_batch_lets_single_ciphertexts_pass(
     assert gate.entered.index(single) <= 2
 
 
+def request_head(length: int) -> bytes:
+    return (
+        f"POST {INFER} HTTP/1.1\r\nHost: inference\r\nContent-Type: application/octet-stream\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
+
+
 def test_bodies_that_arrive_together_hold_no_more_than_their_limit(
     artifacts: Path, protocol: Any, digits_payload: bytes
 ) -> None:
     app = create_app(Registry(artifacts), Limits(threads=1, max_batch=1))
-    held = app.state.held_bodies
-    head = (
-        f"POST {INFER} HTTP/1.1\r\nHost: inference\r\nContent-Type: application/octet-stream\r\n"
-        f"Content-Length: {len(digits_payload)}\r\n\r\n"
-    ).encode()
+    held: HeldBytes = app.state.held
+    others = HELD_BYTES - len(digits_payload) - 500
     with serving(app) as client:
         client.get("/v2/models/digits/ready")
         with connect(client) as slow:
-            slow.sendall(head + digits_payload[:1000])
+            slow.sendall(request_head(len(digits_payload)) + digits_payload[:1000])
             until(lambda: held.held == 1000)
-            held.add((64 << 20) - 2000)
+            held.add(others)
             assert "hold" in check_busy(protocol, protocol.raw(client, MODEL, digits_payload))
-            held.release((64 << 20) - 2000)
+            held.release(others)
             assert protocol.raw(client, MODEL, digits_payload).status_code == 200
             slow.sendall(digits_payload[1000:])
             assert read_answer(slow)[0].startswith(b"HTTP/1.1 200 ")
-        assert held.held == 0
+        until(lambda: held.held == 0)
+
+
+def test_a_body_for_which_memory_runs_out_on_the_way_is_refused(
+    artifacts: Path, digits_payload: bytes
+) -> None:
+    app = create_app(Registry(artifacts), Limits(threads=1, max_batch=1))
+    held: HeldBytes = app.state.held
+    with serving(app) as client, connect(client) as slow:
+        slow.sendall(request_head(len(digits_payload)) + digits_payload[:1000])
+        until(lambda: held.held == 1000)
+        held.add(HELD_BYTES - 1000)
+        slow.sendall(digits_payload[1000:])
+        assert read_answer(slow)[0].startswith(b"HTTP/1.1 503 ")
+        # All of it has come, and the connection is as good as before.
+        held.release(HELD_BYTES - 1000)
+        slow.sendall(request_head(len(digits_payload)) + digits_payload)
+        assert read_answer(slow)[0].startswith(b"HTTP/1.1 200 ")
+        until(lambda: held.held == 0)
+
+
+def test_an_answer_is_held_until_it_is_read(
+    artifacts: Path, protocol: Any, digits: Any, digits_payload: bytes, digits_rows: Any
+) -> None:
+    app = create_app(Registry(artifacts), Limits(threads=1, max_batch=64))
+    held: HeldBytes = app.state.held
+    elements = [digits_payload] * 64
+    data = encode_elements(elements)
+    header = json.dumps(protocol.header(elements)).encode()
+    with serving(app) as client, socket.socket() as slow:
+        # Else the system buffers all of it.
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect((client.base_url.host, client.base_url.port))
+        head = request_head(len(header) + len(data)).removesuffix(b"\r\n")
+        length = f"Inference-Header-Content-Length: {len(header)}\r\n\r\n".encode()
+        slow.sendall(head + length + header + data)
+        output_bytes = client.get("/v2/models/digits").json()["parameters"]["output_bytes"]
+        until(lambda: held.held > 64 * output_bytes)
+        answer, body = read_answer(slow)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert digits.decrypt(body[-output_bytes:]) == digits.expected(digits_rows[0])
+        until(lambda: held.held == 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from cloister_inference.body import HeldBodies
+from cloister_inference.body import HeldBytes
 from cloister_inference.data_plane import DataPlane
 from cloister_inference.endpoints import ROUTERS
 from cloister_inference.evaluators import Evaluators
@@ -76,7 +76,7 @@ def create_app(
     )
     app.state.metrics = metrics
     app.state.lifecycle = lifecycle
-    app.state.held_bodies = HeldBodies()
+    app.state.held = HeldBytes()
     install_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
