@@ -1,5 +1,6 @@
 """The service as a process of its own, over real connections."""
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from live_service import read_answer, until
 
 GIB = 1 << 30
 INFER = "/v2/models/digits/versions/1/infer"
@@ -42,7 +44,11 @@ class Process:
         self._lines: Queue[str] = Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        match = re.search(r"http://127\.0\.0\.1:(\d+)", self.wait_for_line("Uvicorn running"))
+        address = re.compile(r"http://127\.0\.0\.1:(\d+)[/a-z]*")
+        match = address.search(self.wait_for_line("metrics at"))
+        assert match
+        self.metrics_url = match[0]
+        match = address.search(self.wait_for_line("Uvicorn running"))
         assert match
         self.port = int(match[1])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -193,6 +199,173 @@ def test_a_request_that_does_not_end_is_given_up(start: Start) -> None:
         process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(timeout=60) == 0
     assert not list(process.tmp.iterdir())
+
+
+class Client:
+    """Sends one request after another to the first service that says it is ready."""
+
+    def __init__(self, balancer: "Balancer", payload: bytes) -> None:
+        self.answers: list[bytes] = []
+        self._balancer, self._payload = balancer, payload
+        self._connections: dict[int, socket.socket] = {}
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while not self._balancer.done.is_set():
+            port = self._balancer.port
+            if port not in self._connections:
+                self._connections[port] = socket.create_connection(("127.0.0.1", port), 60)
+            connection = self._connections[port]
+            connection.sendall(request_head(len(self._payload)) + self._payload)
+            head, body = read_answer(connection)
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            self.answers.append(body)
+            if b"connection: close" in head:
+                self._connections.pop(port).close()
+        for connection in self._connections.values():
+            connection.close()
+
+
+class Balancer:
+    """Finds the service that is ready, as a load balancer's health checks do."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self.port = ports[0]
+        self.done = threading.Event()
+        self.switched = threading.Event()
+        self.statuses: list[int] = []
+        self._ports = ports
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while not self.done.wait(0.05):
+            answer = httpx.get(f"http://127.0.0.1:{self.port}/v2/health/ready", timeout=60)
+            self.statuses.append(answer.status_code)
+            if answer.status_code != 200:
+                self.port = self._ports[1]
+                self.switched.set()
+
+
+def test_a_stop_under_load_loses_nothing(
+    start: Start, digits: Any, digits_rows: np.ndarray[Any, Any]
+) -> None:
+    stopping = start(CLOISTER_DRAIN_SECONDS="2")
+    other = start()
+    for process in (stopping, other):
+        assert httpx.get(process.url + "/v2/models/digits/ready", timeout=60).is_success
+    rows = digits_rows[:4]
+    balancer = Balancer([stopping.port, other.port])
+    clients = [Client(balancer, digits.encrypt(row)) for row in rows]
+    try:
+        until(lambda: all(len(client.answers) > 5 for client in clients))
+        stopping.popen.send_signal(signal.SIGTERM)
+        assert balancer.switched.wait(60)
+        assert stopping.popen.wait(timeout=60) == 0
+        seen = [len(client.answers) for client in clients]
+        until(
+            lambda: all(
+                len(client.answers) > before + 5
+                for client, before in zip(clients, seen, strict=True)
+            )
+        )
+    finally:
+        balancer.done.set()
+        for client in clients:
+            client.thread.join(60)
+        balancer.thread.join(60)
+    assert balancer.statuses.count(404) == 1
+    assert set(balancer.statuses) == {200, 404}
+    for client, row in zip(clients, rows, strict=True):
+        (answer,) = set(client.answers)
+        assert digits.decrypt(answer) == digits.expected(row)
+
+
+def test_while_it_drains_all_is_served_but_it_is_not_ready(
+    start: Start, digits_payload: bytes, protocol: Any
+) -> None:
+    process = start(CLOISTER_DRAIN_SECONDS="60")
+    with httpx.Client(base_url=process.url, timeout=60) as client:
+        ready = client.get("/v2/health/ready")
+        assert ready.status_code == 200
+        assert "connection" not in ready.headers
+        process.popen.send_signal(signal.SIGTERM)
+        process.wait_for_line("stopping")
+        for _ in range(3):
+            ready = client.get("/v2/health/ready")
+            status, detail = protocol.problem(ready)
+            assert (status, detail.partition(":")[0]) == (404, "the service is stopping")
+            assert ready.json()["ready"] is False
+            live = client.get("/v2/health/live")
+            answer = protocol.raw(client, "digits/versions/1", digits_payload)
+            assert (live.status_code, answer.status_code) == (200, 200)
+            for response in (ready, live, answer):
+                assert response.headers["connection"] == "close"
+        # It still holds what it has begun, and a second signal does not wait for it.
+        with begin_request(process, len(digits_payload)):
+            process.popen.send_signal(signal.SIGTERM)
+            assert process.popen.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not list(process.tmp.iterdir())
+
+
+def test_a_second_signal_ends_a_shutdown(start: Start) -> None:
+    process = start(CLOISTER_SHUTDOWN_SECONDS="600")
+    with begin_request(process, 1000):
+        process.popen.send_signal(signal.SIGINT)
+        process.wait_for_line("Waiting for")
+        process.popen.send_signal(signal.SIGINT)
+        assert process.popen.wait(timeout=30) == 128 + signal.SIGINT
+    assert not list(process.tmp.iterdir())
+
+
+def test_log_lines_are_json_where_it_is_asked_for(start: Start) -> None:
+    process = start(CLOISTER_LOG_FORMAT="json")
+    httpx.get(process.url + "/v2", headers={"X-Request-Id": "mine"}, timeout=60)
+    line = json.loads(process.wait_for_line("/v2"))
+    assert (line["request_id"], line["route"], line["status"]) == ("mine", "/v2", 200)
+    process.popen.send_signal(signal.SIGTERM)
+    for text in ("stopping", "Shutting down", "Finished"):
+        line = json.loads(process.wait_for_line(text))
+        assert (line["level"], line["service"]) == ("INFO", "inference")
+        assert text in line["message"]
+
+
+def test_metrics_are_at_a_port_of_their_own(process: Process, digits_payload: bytes) -> None:
+    answers = httpx.get(process.url + "/metrics", timeout=60)
+    assert answers.status_code == 404
+    text = httpx.get(process.metrics_url, timeout=60).text
+    assert "cloister_queue_elements 0.0" in text
+    assert "process_cpu_seconds_total" in text
+
+
+def test_a_taken_port_for_metrics_is_named(process: Process) -> None:
+    taken = httpx.URL(process.metrics_url).port
+    done = subprocess.run(
+        [sys.executable, "-m", "cloister_inference"],
+        env=os.environ | {"CLOISTER_PORT": "0", "CLOISTER_METRICS_PORT": str(taken)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"port {taken}" in done.stderr
+    assert "CLOISTER_METRICS_PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_queue_that_no_batch_fits_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cloister_inference"],
+        env=os.environ | {"CLOISTER_MAX_BATCH": "64", "CLOISTER_QUEUE": "63"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "CLOISTER_QUEUE is 63" in done.stderr
 
 
 def test_wrong_settings_are_named(tmp_path: Path) -> None:

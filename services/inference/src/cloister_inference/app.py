@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 from cloister_inference.access import AccessControl
-from cloister_inference.body import HeldBodies
+from cloister_inference.body import HeldBytes
 from cloister_inference.data_plane import DataPlane
 from cloister_inference.endpoints import ROUTERS, inference
 from cloister_inference.endpoints.access import Authentication, count_request
@@ -94,7 +94,7 @@ def create_app(
     )
     app.state.metrics = metrics
     app.state.lifecycle = lifecycle
-    app.state.held_bodies = HeldBodies()
+    app.state.held = HeldBytes()
     install_handlers(app)
     app.state.rate_limits = RateLimits()
     app.add_middleware(Authentication, access=access or AccessControl())

@@ -1,9 +1,13 @@
-"""Reading a request's body within limits."""
+"""Bodies within limits: reading a request's, and what is held in memory of all."""
 
 import asyncio
+from collections.abc import Mapping
 
+from fastapi.responses import Response
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive, Scope, Send
 
+from cloister_inference.openapi import OCTETS
 from cloister_inference.problems import (
     BusyError,
     LengthRequiredError,
@@ -16,13 +20,13 @@ BODY_SECONDS = 30.0
 """The longest that a body may take to arrive."""
 
 
-HELD_BYTES = 64 << 20
-"""The most that bodies which are still arriving may hold in memory together."""
+HELD_BYTES = 128 << 20
+"""The most that bodies which are arriving, and answers which are leaving, may hold in memory."""
 HELD_RETRY_SECONDS = 1
 
 
-class HeldBodies:
-    """Counts the bytes of all bodies that are still arriving.
+class HeldBytes:
+    """Counts the bytes of all bodies that are still arriving, and of answers that are not yet sent.
 
     What has arrived counts, and not what is announced: else a few clients that announce much and
     send nothing would keep all others out.
@@ -38,25 +42,62 @@ class HeldBodies:
         self.held = 0
         """Bytes."""
 
-    def add(self, length: int) -> None:
-        """Hold so many bytes more.
+    def check_room(self, length: int) -> None:
+        """Raise unless so many bytes more could be held.
 
         Raises:
-            BusyError: they are too many beside the others'.
+            BusyError: they are too many beside the others.
         """
         if self.held + length > self._limit:
-            error = BusyError(
-                "the service is receiving as much as it can hold; send the request again after the "
-                "seconds that Retry-After gives",
+            raise BusyError(
+                "the service is receiving and sending as much as it can hold; send the request "
+                "again after the seconds that Retry-After gives",
                 HELD_RETRY_SECONDS,
             )
-            error.leaves_body = True
-            raise error
+
+    def add(self, length: int) -> None:
+        """Hold so many bytes more, whether there is room or not."""
         self.held += length
 
     def release(self, length: int) -> None:
         """Hold so many bytes less."""
         self.held -= length
+
+
+class HeldResponse(Response):
+    """A response that counts as held until its client has read it, but for what the system buffers.
+
+    A server hands a body to the connection at once, however slowly it is read, and waits only
+    before it is given more: so an empty end is sent after it.
+    """
+
+    def __init__(self, content: bytes, held: HeldBytes, headers: Mapping[str, str]) -> None:
+        """Answer with ciphertexts.
+
+        Args:
+            content: the body.
+            held: counts it among others.
+            headers: beside those of every response.
+        """
+        super().__init__(content, media_type=OCTETS, headers=headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+
+        async def send_in_two(message: Message) -> None:
+            if message["type"] != "http.response.body":
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+        length = len(self.body)
+        self._held.add(length)
+        try:
+            await super().__call__(scope, receive, send_in_two)
+        finally:
+            self._held.release(length)
 
 
 def stated_length(request: Request, limit: int) -> int:
@@ -87,7 +128,7 @@ def stated_length(request: Request, limit: int) -> int:
 
 
 async def read_body(
-    request: Request, limit: int, *, seconds: float = BODY_SECONDS, held: HeldBodies | None = None
+    request: Request, limit: int, *, seconds: float = BODY_SECONDS, held: HeldBytes | None = None
 ) -> bytes:
     """Read the body of a request that states its length.
 
@@ -105,7 +146,7 @@ async def read_body(
         BusyError: all bodies together hold too much.
     """
     length = stated_length(request, limit)
-    held = held or HeldBodies(limit + length)
+    held = held or HeldBytes()
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
@@ -114,6 +155,7 @@ async def read_body(
                     raise TooLargeError(
                         f"the body is longer than its Content-Length of {length} bytes"
                     )
+                held.check_room(len(chunk))
                 held.add(len(chunk))
                 body += chunk
     except TimeoutError:

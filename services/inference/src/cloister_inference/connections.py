@@ -13,15 +13,21 @@ HEAD_BYTES = 64 << 10
 """A request's head may have about this many bytes, to the reads in which it arrives."""
 HEAD_SECONDS = 30.0
 """A connection's first request, and the head of each, must have come after this time."""
+STALL_SECONDS = 30.0
+"""A client that reads nothing of its answer for so long is cut off."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection whose peer can neither send an endless head nor none at all."""
+    """A connection whose peer can neither send an endless head, nor none at all, nor stop reading.
+
+    Uvicorn waits for all three without end.
+    """
 
     _head_bytes = 0
     """Of a head that is not complete."""
     _reads_head = False
     _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a head."""
@@ -31,6 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._end_head()
+        self._end_stall()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -53,6 +60,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_head()
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """Note that the client reads more slowly than it is answered."""
+        super().pause_writing()
+        self._await_reading(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Note that the client has read nearly everything."""
+        self._end_stall()
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request, in the form of all errors, and end the connection."""
         self._end_head()
@@ -74,3 +91,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _await_reading(self, unread: int) -> None:
+        self._stall_timer = self.loop.call_later(STALL_SECONDS, self._check_reading, unread)
+
+    def _check_reading(self, before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread < before:
+            self._await_reading(unread)
+        else:
+            # Closing would wait for what is unread.
+            self.transport.abort()
+
+    def _end_stall(self) -> None:
+        if self._stall_timer:
+            self._stall_timer.cancel()
+            self._stall_timer = None

@@ -125,12 +125,13 @@ class Evaluators:
         patience = deadline - time.monotonic()
         if patience <= 0:
             raise DeadlineError(self._retry_seconds())
-        results = self._submit(calls)
+        batch = self._submit(calls)
+        results = batch.future
         watched = [asyncio.ensure_future(gone())] if gone else []
-        futures: list[asyncio.Future[Any]] = [results, *watched]
+        ends: list[asyncio.Future[Any]] = [results, *watched]
         try:
             await asyncio.wait(
-                futures,
+                ends,
                 timeout=None if patience == math.inf else patience,
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -140,8 +141,9 @@ class Evaluators:
                 raise ClientGoneError
             raise DeadlineError(self._retry_seconds())
         finally:
-            for future in futures:
-                future.cancel()
+            self._drop(batch)
+            for task in watched:
+                task.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -154,10 +156,9 @@ class Evaluators:
             self._turns.clear()
         self._pool.shutdown(wait=kind is None)
 
-    def _submit(self, calls: Sequence[Callable[[], Result]]) -> asyncio.Future[list[Result]]:
+    def _submit(self, calls: Sequence[Callable[[], Result]]) -> _Batch[Result]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Result]] = loop.create_future()
-        batch = _Batch(calls, future)
+        batch = _Batch(calls, loop.create_future())
         with self._lock:
             self.check_room(len(calls))
             self._elements += len(calls)
@@ -165,10 +166,9 @@ class Evaluators:
             # A thread looks for elements until there is none: those that are at it need no call.
             starting = min(len(calls), self._threads - self._working)
             self._working += starting
-        future.add_done_callback(partial(self._drop, batch))
         for _ in range(starting):
             self._pool.submit(self._work, loop)
-        return future
+        return batch
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while (taken := self._take()) is not None:
@@ -207,7 +207,8 @@ class Evaluators:
             else:
                 self._recent_seconds = seconds
 
-    def _drop(self, batch: _Batch[Any], _future: object) -> None:
+    def _drop(self, batch: _Batch[Any]) -> None:
+        batch.future.cancel()
         with self._lock:
             if batch.left:
                 self._drop_locked(batch)

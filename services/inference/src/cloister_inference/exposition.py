@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
-    """Serve ``registry`` to Prometheus, from a thread, for as long as the context lasts.
+def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
+    """Serve ``registry`` to Prometheus, from a thread, and give the port that it listens on.
 
     Args:
         registry: the metrics.
@@ -32,7 +32,7 @@ def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]
         ) from None
     log.info("metrics at http://%s:%d/metrics", host, server.server_port)
     try:
-        yield
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()

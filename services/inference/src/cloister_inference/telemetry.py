@@ -3,10 +3,11 @@
 import json
 import logging
 import re
+import secrets
 import time
-import uuid
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import count
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,13 +70,16 @@ class Telemetry:
         self._app = app
         self._metrics = metrics
         self._lifecycle = lifecycle
+        # An id need be no secret, and random numbers are asked of the kernel one by one.
+        self._process_id = secrets.token_hex(8)
+        self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and its answer back."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(_request_id(scope))
+        exchange = _Exchange(self._request_id(scope))
         state = scope.setdefault("state", {})
         state.update(arrived=exchange.started, request_id=exchange.request_id)
         id_header = (_REQUEST_ID_NAME, exchange.request_id.encode())
@@ -112,6 +116,14 @@ class Telemetry:
         finally:
             self._note(scope, exchange)
 
+    def _request_id(self, scope: Scope) -> str:
+        """Return the id that the client states, or a new one."""
+        for name, value in scope["headers"]:
+            if name == _REQUEST_ID_NAME and _REQUEST_ID_FORM.fullmatch(value):
+                stated: bytes = value
+                return stated.decode("ascii")
+        return f"{self._process_id}-{next(self._numbers)}"
+
     def _note(self, scope: Scope, exchange: _Exchange) -> None:
         seconds = time.monotonic() - exchange.started
         status = CLIENT_GONE if exchange.gone else exchange.status
@@ -130,11 +142,11 @@ class Telemetry:
 def _log_access(
     level: int, scope: Scope, exchange: _Exchange, route: str, status: int, seconds: float
 ) -> None:
-    # As it was sent, percent-encoded: what a client writes cannot end the line.
-    raw_path: bytes = scope.get("raw_path") or scope["path"].encode("unicode_escape")
+    # As it was sent, percent-encoded, and escaped where it is not: it must not end the line.
+    path = scope["raw_path"].decode("latin-1") if scope.get("raw_path") else scope["path"]
     values: dict[str, Any] = {
         "method": scope["method"],
-        "path": raw_path[:PATH_LIMIT].decode("ascii", "backslashreplace"),
+        "path": path[:PATH_LIMIT].encode("unicode_escape").decode("ascii"),
         "route": route,
         "status": status,
         "milliseconds": round(seconds * 1000, 3),
@@ -156,12 +168,3 @@ def _log_access(
         json.dumps(exchange.request_id),
         extra=values,
     )
-
-
-def _request_id(scope: Scope) -> str:
-    """Return the id that the client states, or a new one."""
-    for name, value in scope["headers"]:
-        if name == _REQUEST_ID_NAME and _REQUEST_ID_FORM.fullmatch(value):
-            stated: bytes = value
-            return stated.decode("ascii")
-    return uuid.uuid4().hex

@@ -6,7 +6,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from cloister_inference import openapi, protocol
-from cloister_inference.body import BODY_SECONDS, disconnected, read_body, stated_length
+from cloister_inference.body import (
+    BODY_SECONDS,
+    HeldBytes,
+    HeldResponse,
+    disconnected,
+    read_body,
+    stated_length,
+)
 from cloister_inference.data_plane import DataPlane, check_client
 from cloister_inference.endpoints.access import Allowance, Allowed
 from cloister_inference.endpoints.parameters import (
@@ -82,13 +89,16 @@ async def _infer(
     _check_media_type(request, framed=header_length is not None)
     stated = version is not None
     limit = plane.body_limit(model)
-    plane.check_room(model, stated_length(request, limit) - (header_length or 0))
-    arrived: float = request.state.arrived
+    length = stated_length(request, limit)
+    held: HeldBytes = request.app.state.held
+    # Refused before any of the body is read.
+    plane.check_room(model, length - (header_length or 0))
+    held.check_room(length)
     body = await read_body(
         request,
         limit,
         seconds=min(BODY_SECONDS, plane.deadline_seconds),
-        held=request.app.state.held_bodies,
+        held=held,
     )
     if header_length is None:
         _check_not_json(body)
@@ -104,7 +114,10 @@ async def _infer(
     if asked and asked.parameters.timeout:
         seconds = min(seconds, asked.parameters.timeout / 1e6)
     evaluation = await plane.evaluate(
-        model, elements, deadline=arrived + seconds, gone=partial(disconnected, request)
+        model,
+        elements,
+        deadline=request.state.arrived + seconds,
+        gone=partial(disconnected, request),
     )
     headers = {
         "Cloister-Model-Version": str(model.version),
@@ -118,7 +131,7 @@ async def _infer(
                 model.name, str(model.version), asked.id, evaluation.results
             )
         headers[HEADER_LENGTH] = str(length)
-    return Response(content, media_type=OCTETS, headers=headers)
+    return HeldResponse(content, held, headers)
 
 
 def _check_media_type(request: Request, *, framed: bool) -> None:
