@@ -247,11 +247,11 @@ class TestAccessLine:
             "received_bytes": len(digits_payload),
             "sent_bytes": len(response.content),
             "request_id": "mine",
-            "owner": "-",
+            "owner": "anonymous",
         }
         assert record.getMessage() == (
             f"POST /v2/models/digits/versions/1/infer 200 in {milliseconds:.3f} ms, "
-            f'{len(digits_payload)} bytes in, {len(response.content)} out, owner "-", id "mine"'
+            f'{len(digits_payload)} bytes in, {len(response.content)} out, owner "anonymous", id "mine"'
         )
 
     def test_names_the_owner(self, observed: TestClient, caplog: pytest.LogCaptureFixture) -> None:
