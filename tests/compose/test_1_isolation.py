@@ -50,8 +50,9 @@ def test_mounts(config: dict[str, Any], service: str) -> None:
     }
     assert volumes == ISOLATION[service][0]
     binds = [mount for mount in mounts if mount["type"] == "bind"]
-    # The one file of the host's that anything sees: a user's MNIST.
-    assert [mount["target"] for mount in binds] == (["/mnist.npz"] if service == "dealer" else [])
+    # The files of the host's that anything sees: a user's MNIST, and a key holder's API key.
+    files = {"dealer": ["/mnist.npz"], "keyholder": ["/api-key"]}
+    assert [mount["target"] for mount in binds] == files.get(service, [])
     assert all(mount["read_only"] for mount in binds)
 
 
@@ -82,6 +83,19 @@ def test_only_inference_is_published_and_only_on_loopback(config: dict[str, Any]
     assert published == {"inference": ["127.0.0.1"]}
 
 
+def test_inference_knows_where_it_is_published() -> None:
+    stack = Stack()
+    stack.settings(api_host="192.0.2.1")
+    inference = stack.config()["services"]["inference"]
+    assert [port["host_ip"] for port in inference["ports"]] == ["192.0.2.1"]
+    assert inference["environment"]["CLOISTER_PUBLISHED_HOST"] == "192.0.2.1"
+
+
+def test_api_keys_are_managed_only_when_asked(config: dict[str, Any]) -> None:
+    asked = {name for name, service in config["services"].items() if service.get("profiles")}
+    assert asked == {"api-keys"}
+
+
 @pytest.mark.parametrize("service", ISOLATION)
 def test_hardening(config: dict[str, Any], service: str) -> None:
     described = config["services"][service]
@@ -96,6 +110,7 @@ def test_hardening(config: dict[str, Any], service: str) -> None:
 @pytest.mark.parametrize("service", ISOLATION)
 def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None:
     names = config["services"][service]["environment"]
-    secrets = {"CLOISTER_SUPEREXEC_SECRET"}  # the path of a file
+    # Paths of files.
+    secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_API_KEYS_PATH", "CLOISTER_API_KEY_PATH"}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}
     assert suspicious <= secrets
