@@ -45,7 +45,7 @@ _UNAVAILABLE = "The model is published but cannot be served; the detail says why
 _CACHING = {"ETag": "The SHA-256 of the file.", "Cache-Control": "The file never changes."}
 _NOT_MODIFIED: Responses = {304: {"description": "The client has it already."}}
 
-READY = _problems({503: "No model can be served."})
+READY = _problems({404: "The service is stopping.", 503: "No model can be served."})
 MODEL = _problems({404: _UNKNOWN, 503: _UNAVAILABLE})
 CLIENT = (
     _binary(ZIP, "Concrete ML's client side, with the model card.", _CACHING)
@@ -73,7 +73,8 @@ INFERENCE = _binary(
         411: "The request does not state the length of its body.",
         413: "The body or the batch is too large.",
         415: "The body is neither a raw ciphertext nor in the binary tensor extension.",
-        503: _UNAVAILABLE,
+        503: f"{_UNAVAILABLE} Or the service is busy, or did not evaluate in time: send the "
+        "request again after the seconds that Retry-After gives.",
     }
 )
 INFERENCE_REQUEST: dict[str, Any] = {

@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 30
-"""After how long a model that cannot be loaded is tried again, and clients are told to."""
+"""After how long clients are told to ask again for a model that cannot be served."""
 DRAIN_BYTES = 8 << 20
 """Of a body that is not wanted, this much is read before the connection is closed on the rest."""
 DRAIN_SECONDS = 0.5
@@ -44,7 +44,7 @@ class ProblemError(Exception):
     """A request that cannot be answered as asked; the message is for the client."""
 
     status: ClassVar[HTTPStatus]
-    leaves_body: ClassVar[bool] = False
+    leaves_body: bool = False
     """Whether the request's body is left unread, so that the connection cannot go on."""
     ready: ClassVar[bool | None] = None
     headers: Mapping[str, str] = MappingProxyType({})
@@ -74,6 +74,12 @@ class UnknownError(ProblemError):
     """There is no such model, version or file."""
 
     status = HTTPStatus.NOT_FOUND
+
+
+class UnloadedError(UnknownError):
+    """The model was unloaded, and is not served until it is loaded."""
+
+    ready = False
 
 
 class OtherClientError(ProblemError):
@@ -143,6 +149,61 @@ class UnavailableError(ProblemError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     ready = False
     headers = MappingProxyType({"Retry-After": str(RETRY_SECONDS)})
+
+
+class StoppingError(ProblemError):
+    """The service is asked whether it is ready while it stops.
+
+    Not found is what a load balancer takes for "send nothing new here" (HAProxy's
+    ``http-check disable-on-404``), where 503 would mean that what is running here is lost.
+    """
+
+    status = HTTPStatus.NOT_FOUND
+    ready = False
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping: send requests to another replica")
+
+
+class BusyError(ProblemError):
+    """The service has more to do than it can; the answer says when to come again."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, detail: str, retry_seconds: int) -> None:
+        """Say what is wrong.
+
+        Args:
+            detail: for the client.
+            retry_seconds: an estimate, at least 1.
+        """
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_seconds)}
+
+
+class QueueFullError(BusyError):
+    """The ciphertexts of a request do not all fit into the queue."""
+
+
+class DeadlineError(BusyError):
+    """A request was not evaluated in time."""
+
+    def __init__(self, retry_seconds: int) -> None:
+        super().__init__(
+            "the ciphertexts were not all evaluated in the time that the service allows, or that "
+            "the request's timeout states; send fewer at a time, or again after the seconds that "
+            "Retry-After gives",
+            retry_seconds,
+        )
+
+
+class ClientGoneError(ProblemError):
+    """The client has ended its connection: nobody will see the answer."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(self) -> None:
+        super().__init__("the connection ended before the answer")
 
 
 def install_handlers(app: FastAPI) -> None:

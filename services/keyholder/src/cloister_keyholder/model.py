@@ -165,15 +165,19 @@ class EncryptedModel:
         return to_unit(rows, self.card.data, self._out_of_bounds)
 
     def quantise(self, rows: npt.ArrayLike) -> Integers:
-        """Scale and quantise raw rows, shape (n, n_features); raises as ``scale``."""
-        return self._package.quantiser.quantise(self.scale(rows))
+        """Scale and quantise raw rows of all the card's features; raises as ``scale``.
+
+        Returns:
+            The features that the circuit takes, shape (n, n_circuit_features).
+        """
+        return self._package.quantiser.quantise(self.scale(rows)[:, self._package.features])
 
     def dequantise(self, integer_scores: Integers) -> Floats:
         """Turn integer scores of shape (n, n_outputs) into scores."""
         return self._package.output_scale.dequantise(integer_scores)
 
     def ask(self, quantised: Integers) -> Answer:
-        """Query the service with one quantised row, shape (n_features,); raises as ``predict``."""
+        """Query the service with one row of ``quantise``; raises as ``predict``."""
         start = time.perf_counter()
         query = self.encrypt(quantised)
         encrypted = time.perf_counter()
@@ -196,7 +200,7 @@ class EncryptedModel:
         )
 
     def encrypt(self, quantised: Integers) -> Query:
-        """Encrypt one quantised row, shape (n_features,), under a new key."""
+        """Encrypt one row of ``quantise``, shape (n_circuit_features,), under a new key."""
         return self._package.circuit.encrypt(quantised)
 
     def read_key(self, serialised: bytes) -> QueryKey:
@@ -225,7 +229,10 @@ class EncryptedModel:
         """
         reference = self._service.reference(self._description.version)
         data = self.card.data
-        if reference and reference.coef.shape != (data.n_outputs, data.n_features):
+        if reference and (
+            reference.coef.shape != (data.n_outputs, data.n_features)
+            or not np.array_equal(reference.features, self._package.features)
+        ):
             raise InvalidAnswer("the service's reference is of another model")
         return reference
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from cloister_inference.access import AccessControl, Caller
 from cloister_inference.app import create_app
 from cloister_inference.credentials import KeyStore
-from cloister_inference.limits import RateLimits, Unit
+from cloister_inference.limits import Limits
 from cloister_inference.problems import BatchAboveRateError, RateLimitedError
+from cloister_inference.rate_limits import RateLimits, Unit
 from cloister_shared.open_inference import encode_elements
 from cloister_shared.registry import Registry
 
@@ -31,7 +32,7 @@ def clients(artifacts: Path, tmp_path: Path) -> Iterator[dict[str, TestClient]]:
         for name, rate in {"a": "6/minute", "b": "6/minute", "free": None}.items()
     }
     access = AccessControl(tmp_path / "api-keys.json")
-    app = create_app(Registry(artifacts), threads=2, max_batch=8, access=access)
+    app = create_app(Registry(artifacts), Limits(threads=2, max_batch=8), access=access)
     with TestClient(app, raise_server_exceptions=False):
         yield {
             name: TestClient(
@@ -115,7 +116,11 @@ class Limited:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
         self.now = 1e9
         clock = SimpleNamespace(time=lambda: self.now)
-        for module in ("limits.storage.memory", "limits.strategies", "cloister_inference.limits"):
+        for module in (
+            "limits.storage.memory",
+            "limits.strategies",
+            "cloister_inference.rate_limits",
+        ):
             monkeypatch.setattr(f"{module}.time", clock)
         self._limits = RateLimits()
         self._caller = Caller("a", rate)
