@@ -60,8 +60,9 @@ class Stack:
         )
 
     def config(self) -> dict[str, Any]:
-        """The project as Compose understands it."""
-        config: dict[str, Any] = json.loads(self.compose("config", "--format", "json"))
+        """The project as Compose understands it, with the services that only run when asked."""
+        described = self.compose("--profile", "*", "config", "--format", "json")
+        config: dict[str, Any] = json.loads(described)
         return config
 
     def containers(self, service: str) -> list[str]:

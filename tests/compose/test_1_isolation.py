@@ -50,8 +50,9 @@ def test_mounts(config: dict[str, Any], service: str) -> None:
     }
     assert volumes == ISOLATION[service][0]
     binds = [mount for mount in mounts if mount["type"] == "bind"]
-    # The files of the host's that anything sees: a user's MNIST, and the gateway's certificate.
-    files = {"dealer": ["/mnist.npz"], "gateway": ["/tls.pem"]}
+    # The files of the host's that anything sees: a user's MNIST, the gateway's certificate, and a
+    # key holder's API key.
+    files = {"dealer": ["/mnist.npz"], "gateway": ["/tls.pem"], "keyholder": ["/api-key"]}
     assert [mount["target"] for mount in binds] == files.get(service, [])
     assert all(mount["read_only"] for mount in binds)
 
@@ -97,6 +98,19 @@ def test_key_holders_and_inference_meet_at_the_gateway_alone(config: dict[str, A
     assert on("edge") == {"gateway"}
 
 
+def test_inference_knows_where_it_is_published() -> None:
+    stack = Stack()
+    stack.settings(api_host="192.0.2.1")
+    services = stack.config()["services"]
+    assert [port["host_ip"] for port in services["gateway"]["ports"]] == ["192.0.2.1"]
+    assert services["inference"]["environment"]["CLOISTER_PUBLISHED_HOST"] == "192.0.2.1"
+
+
+def test_api_keys_are_managed_only_when_asked(config: dict[str, Any]) -> None:
+    asked = {name for name, service in config["services"].items() if service.get("profiles")}
+    assert asked == {"api-keys"}
+
+
 @pytest.mark.parametrize("service", ISOLATION)
 def test_hardening(config: dict[str, Any], service: str) -> None:
     described = config["services"][service]
@@ -118,6 +132,7 @@ def test_no_service_can_take_all_memory_or_processes(config: dict[str, Any], ser
 @pytest.mark.parametrize("service", ISOLATION)
 def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None:
     names = config["services"][service]["environment"]
-    secrets = {"CLOISTER_SUPEREXEC_SECRET"}  # the path of a file
+    # Paths of files.
+    secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_API_KEYS_PATH", "CLOISTER_API_KEY_PATH"}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}
     assert suspicious <= secrets

@@ -76,6 +76,14 @@ def test_a_key_is_created_listed_and_revoked(command: Command, path: Path) -> No
     assert names(path) == []
 
 
+def test_no_other_key_is_revoked(path: Path) -> None:
+    store = KeyStore(path)
+    for name in ("a", "b", "c"):
+        store.create(name, None)
+    store.revoke("b")
+    assert names(path) == ["a", "c"]
+
+
 def test_the_file_is_its_owners_and_holds_no_key(command: Command, path: Path) -> None:
     umask = os.umask(0)
     try:

@@ -46,7 +46,7 @@ MakePair = Callable[..., Pair]
 
 @pytest.fixture
 def make_pair(tmp_path: Path) -> MakePair:
-    """Make a certificate for 127.0.0.1 that signs itself, and its key."""
+    """Make a certificate for 127.0.0.1 and its key; it signs itself, or is followed by its CA's."""
 
     def make(
         name: str,
@@ -55,25 +55,35 @@ def make_pair(tmp_path: Path) -> MakePair:
         ends: timedelta = DAY,
         phrase: bytes | None = None,
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+        signed: bool = False,
     ) -> Pair:
         now = datetime.now(UTC)
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        addresses = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now + starts)
-            .not_valid_after(now + ends)
-            .add_extension(addresses, critical=False)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .sign(key, hashes.SHA256())
-        )
+        key, ca_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+
+        def certify(
+            whose: str, public: ec.EllipticCurvePublicKey, extension: x509.ExtensionType
+        ) -> bytes:
+            addresses = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+            return (
+                x509.CertificateBuilder()
+                .subject_name(named(whose))
+                .issuer_name(named("a CA") if signed else named(whose))
+                .public_key(public)
+                .serial_number(x509.random_serial_number())
+                .not_valid_before(now + starts)
+                .not_valid_after(now + ends)
+                .add_extension(addresses, critical=False)
+                .add_extension(extension, critical=True)
+                .sign(ca_key if signed else key, hashes.SHA256())
+                .public_bytes(serialization.Encoding.PEM)
+            )
+
+        content = certify(name, key.public_key(), x509.ExtendedKeyUsage([usage]))
+        if signed:
+            authority = x509.BasicConstraints(ca=True, path_length=None)
+            content += certify("a CA", ca_key.public_key(), authority)
         pair = Pair(tmp_path / f"{name}.crt", tmp_path / f"{name}.key")
-        pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        pair.certificate.write_bytes(content)
         pair.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -86,6 +96,10 @@ def make_pair(tmp_path: Path) -> MakePair:
         return pair
 
     return make
+
+
+def named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 class Process:
@@ -185,6 +199,13 @@ def test_new_versions_of_tls_are_spoken(
     assert httpx.get(process.url + "/v2", verify=context).is_success
 
 
+def test_a_certificate_may_come_with_its_cas(start: Start, make_pair: MakePair) -> None:
+    pair = make_pair("signed", signed=True)
+    process = start(**pair.settings)
+    process.wait_started()
+    assert httpx.get(process.url + "/v2", verify=trusting(pair)).is_success
+
+
 def test_old_versions_of_tls_are_refused(make_pair: MakePair) -> None:
     pair = make_pair("good")
     assert server_context(pair.certificate, pair.key).minimum_version == ssl.TLSVersion.TLSv1_2
@@ -195,6 +216,9 @@ def test_old_versions_of_tls_are_refused(make_pair: MakePair) -> None:
     [
         pytest.param(lambda make: make("old", ends=-DAY / 2), "expired", id="expired"),
         pytest.param(lambda make: make("new", starts=DAY / 2), "not yet valid", id="not yet valid"),
+        pytest.param(
+            lambda make: make("old", ends=-DAY / 2, signed=True), "expired", id="expired, signed"
+        ),
         pytest.param(
             lambda make: make("client", usage=ExtendedKeyUsageOID.CLIENT_AUTH),
             "cannot serve TLS",

@@ -108,13 +108,12 @@ class AccessControl:
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
             return
-        # Whatever goes wrong below is tried again, for it may pass while the file stays as it is.
-        self._seen = None
         self._ring = KeyRing(read_keys(path))
         self._seen = seen
         log.info("API keys: %d", len(self._ring))
 
     def _complain(self, text: str) -> None:
+        # What is wrong may pass while the file stays as it is: it is read again the next time.
         self._seen = None
         if text != self._complaint:
             log.error("%s", text)

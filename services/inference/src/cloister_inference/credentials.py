@@ -74,7 +74,7 @@ class ApiKey(BaseModel):
     anybody keep the service busy with wrong keys.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
     """Part of the token, so that one entry is compared with it and not every one."""
@@ -97,7 +97,7 @@ class ApiKey(BaseModel):
 class KeyFile(BaseModel):
     """The file of all API keys. One without any lets nobody in."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     version: Literal[1] = 1
     keys: tuple[ApiKey, ...] = ()

@@ -52,25 +52,16 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return match[1].decode("ascii") if match else None
 
 
-def _limits(request: Request) -> RateLimits:
-    limits: RateLimits = request.app.state.rate_limits
-    return limits
-
-
-def _caller(request: Request) -> Caller | None:
-    # Health checks come from nobody.
-    caller: Caller | None = getattr(request.state, "caller", None)
-    return caller
-
-
 class Allowance:
     """What the caller of one request may ask for."""
 
-    def __init__(
-        self,
-        limits: Annotated[RateLimits, Depends(_limits)],
-        caller: Annotated[Caller | None, Depends(_caller)],
-    ) -> None:
+    def __init__(self, limits: RateLimits, caller: Caller | None) -> None:
+        """Let a caller ask for what is left of the limit.
+
+        Args:
+            limits: of all callers.
+            caller: who asks; None for health checks, which come from nobody and are not counted.
+        """
         self._limits = limits
         self._caller = caller
 
@@ -94,7 +85,12 @@ class Allowance:
             self._limits.take(self._caller, 1, "requests")
 
 
-Allowed = Annotated[Allowance, Depends()]
+# A coroutine function because FastAPI calls others, and classes, in a thread.
+async def _allowance(request: Request) -> Allowance:
+    return Allowance(request.app.state.rate_limits, getattr(request.state, "caller", None))
+
+
+Allowed = Annotated[Allowance, Depends(_allowance)]
 
 
 async def count_request(allowance: Allowed) -> None:
