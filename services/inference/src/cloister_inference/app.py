@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from cloister_inference import openapi
 from cloister_inference.data_plane import DataPlane
 from cloister_inference.endpoints import ROUTERS
 from cloister_inference.metrics import Metrics
@@ -62,6 +63,10 @@ def create_app(
     app = FastAPI(
         title="Cloister inference",
         summary="Evaluates models on encrypted inputs over the Open Inference Protocol v2.",
+        description=openapi.DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=openapi.TAGS,
+        generate_unique_id_function=openapi.operation_id,
         version=version("cloister-inference"),
         lifespan=lifespan,
         # Their pages load scripts from elsewhere.
@@ -70,6 +75,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.metrics = metrics
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign] # FastAPI's own way
     install_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
