@@ -231,6 +231,44 @@ def test_a_model_without_a_current_version_says_so(
     assert own_service.get("/v2/models/digits/versions/1").status_code == 200
 
 
+def test_clients_may_be_kept_from_loading_and_unloading(artifacts: Path, protocol: Any) -> None:
+    app = create_app(Registry(artifacts), threads=1, max_batch=1, model_control=False)
+    with TestClient(app) as service:
+        for action in ("load", "unload"):
+            response = service.post(f"/v2/repository/models/digits/{action}")
+            assert protocol.problem(response)[0] == 403
+        assert service.get("/v2/models/digits/ready").status_code == 200
+        assert service.post("/v2/repository/index").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "status"),
+    [
+        ("load", b"", 200),
+        ("load", b"{}", 200),
+        ("load", b'{"parameters": {}}', 200),
+        ("load", b'{"parameters": {"version": "1"}}', 200),
+        ("load", b'{"parameters": {"version": 1}}', 200),
+        ("load", b'{"parameters": {"version": "2"}}', 404),
+        ("load", b'{"parameters": {"version": true}}', 400),
+        ("load", b'{"parameters": {"config": "{}"}}', 400),
+        ("load", b"null", 400),
+        ("load", b"\xff", 400),
+        ("load", bytes(20_000), 413),
+        ("unload", b"", 200),
+        ("unload", b'{"parameters": {"unload_dependents": true}}', 200),
+        ("unload", b'{"parameters": {"unload_dependents": 1}}', 400),
+    ],
+)
+def test_bodies_of_load_and_unload(
+    own_service: TestClient, action: str, body: bytes, status: int
+) -> None:
+    response = own_service.post(f"/v2/repository/models/digits/{action}", content=body)
+    assert response.status_code == status
+    ready = own_service.get("/v2/models/digits/ready").status_code
+    assert ready == (404 if (action, status) == ("unload", 200) else 200)
+
+
 def configuration(artifacts: Path) -> dict[str, Any]:
     with zipfile.ZipFile(artifacts / "digits" / "1" / "server.zip") as archive:
         settings: dict[str, Any] = json.loads(archive.read("configuration.json"))

@@ -27,6 +27,7 @@ def serve(settings: Settings) -> None:
         max_batch=settings.max_batch,
         poll_seconds=settings.poll_seconds,
         loaded_versions=settings.loaded_versions,
+        model_control=settings.model_control,
     )
     server = uvicorn.Server(
         uvicorn.Config(

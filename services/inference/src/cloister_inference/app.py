@@ -32,6 +32,7 @@ def create_app(
     max_batch: int,
     poll_seconds: float = 2.0,
     loaded_versions: int = 4,
+    model_control: bool = True,
 ) -> FastAPI:
     """Make the application; its models live from its start-up to its shutdown.
 
@@ -41,6 +42,7 @@ def create_app(
         max_batch: ciphertexts in one request at most.
         poll_seconds: between two looks at the registry.
         loaded_versions: that stay loaded besides the current ones.
+        model_control: whether clients may load and unload models.
     """
     metrics = Metrics()
 
@@ -75,6 +77,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.metrics = metrics
+    app.state.model_control = model_control
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign] # FastAPI's own way
     install_handlers(app)
     for router in ROUTERS:

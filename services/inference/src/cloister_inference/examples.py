@@ -91,6 +91,8 @@ FRAMED_ANSWER = json.dumps(INFERENCE_ANSWER) + "<216536 bytes>"
 
 PROBLEMS: dict[int, dict[str, Any]] = {
     400: {"detail": "element 0 has 1799 bytes; an encrypted input of this model has 1800"},
+    401: {"detail": "this API key is not known here"},
+    403: {"detail": "models are not loaded and unloaded by clients here (CLOISTER_MODEL_CONTROL)"},
     404: {"detail": "there is no version 7 of digits"},
     408: {"detail": "the body did not arrive within 30 s"},
     409: {
@@ -102,6 +104,7 @@ PROBLEMS: dict[int, dict[str, Any]] = {
     },
     413: {"detail": "65 elements are too many: at most 64 go in one request"},
     415: {"detail": "send the body without a Content-Encoding: ciphertexts do not compress"},
+    429: {"detail": "the rate limit of this API key is used up: wait as Retry-After says"},
     500: {"detail": "the service failed to answer this request; its log says why"},
     503: {
         "detail": "version 3 of digits cannot be served: the circuit cannot be compiled: ...",

@@ -97,12 +97,16 @@ def _problems(
 ) -> Responses:
     stated = descriptions | {500: "The service failed to answer."}
     return {
-        status: _problem(status, description, shown.get(status, {"detail": description}))
+        status: problem(status, description, shown.get(status))
         for status, description in sorted(stated.items())
     }
 
 
-def _problem(status: int, description: str, shown: Mapping[str, Any]) -> dict[str, Any]:
+def problem(
+    status: int, description: str, shown: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Describe a problem of a status, with an example."""
+    shown = shown or examples.PROBLEMS.get(status, {"detail": description})
     example = {"title": HTTPStatus(status).phrase, "status": status, "error": shown["detail"]}
     response: dict[str, Any] = {
         "description": description,
@@ -175,6 +179,7 @@ _BODY = {
     413: "The body is too large.",
     415: "The body is compressed.",
 }
+_CONTROL = _BODY | {403: "Clients may not load and unload models here."}
 
 SERVER = _answer("What it is.", examples.SERVER) | _problems({})
 LIVE = _answer("The process runs.", examples.LIVE) | _problems({})
@@ -207,11 +212,11 @@ INDEX = _answer("The state of every version.", examples.INDEX) | _problems(
     _BODY | {503: "The registry of artifacts cannot be read."}, examples.REPOSITORY_PROBLEMS
 )
 LOAD = _done("The version is loaded, and serves.") | _problems(
-    _BODY | {404: "There is no such model or version.", 503: _UNAVAILABLE},
+    _CONTROL | {404: "There is no such model or version.", 503: _UNAVAILABLE},
     examples.REPOSITORY_PROBLEMS,
 )
 UNLOAD = _done("The model is no longer served.") | _problems(
-    _BODY | {404: "There is no such model.", 503: "The registry of artifacts cannot be read."},
+    _CONTROL | {404: "There is no such model.", 503: "The registry of artifacts cannot be read."},
     examples.REPOSITORY_PROBLEMS,
 )
 INDEX_REQUEST = _request_body(protocol.IndexRequest, examples.INDEX_REQUESTS)

@@ -55,6 +55,12 @@ class MalformedRequestError(ProblemError):
     status = HTTPStatus.BAD_REQUEST
 
 
+class NoControlError(ProblemError):
+    """Clients may not load and unload models."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class UnknownError(ProblemError):
     """There is no such model, version or file."""
 

@@ -20,6 +20,8 @@ class Settings(ServiceSettings):
     """Seconds between two looks at the registry for versions that have become current."""
     loaded_versions: int = Field(default=4, ge=1)
     """Versions that stay loaded besides the current ones; the least recently used goes."""
+    model_control: bool = True
+    """Whether clients may load and unload models; new versions are loaded either way."""
     max_batch: int = Field(default=64, ge=1)
     """Ciphertexts in one request at most; with a model's sizes it bounds the bytes of a request."""
     threads: int = Field(default_factory=worker_threads, ge=1)

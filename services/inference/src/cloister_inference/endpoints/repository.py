@@ -2,19 +2,30 @@
 
 from typing import TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from cloister_inference import openapi, protocol
 from cloister_inference.body import read_optional_body
 from cloister_inference.endpoints.parameters import Name, Plane
-from cloister_inference.problems import MediaTypeError
+from cloister_inference.problems import MediaTypeError, NoControlError
 
 REPOSITORY_MODEL = "/v2/repository/models/{name}"
 
 Message = TypeVar("Message", protocol.IndexRequest, protocol.LoadRequest, protocol.UnloadRequest)
 
 router = APIRouter(tags=["repository"])
+
+
+async def _check_control(request: Request) -> None:
+    if not request.app.state.model_control:
+        raise NoControlError(
+            "models are not loaded and unloaded by clients here (CLOISTER_MODEL_CONTROL); a "
+            "version that becomes current is loaded by itself"
+        )
+
+
+CONTROL = [Depends(_check_control)]
 
 
 @router.post(
@@ -34,6 +45,7 @@ async def repository_index(request: Request, plane: Plane) -> list[protocol.Inde
     summary="Load a model now",
     response_class=Response,
     responses=openapi.LOAD,
+    dependencies=CONTROL,
     openapi_extra=openapi.LOAD_REQUEST,
 )
 async def repository_load(request: Request, name: Name, plane: Plane) -> Response:
@@ -53,6 +65,7 @@ async def repository_load(request: Request, name: Name, plane: Plane) -> Respons
     summary="Unload a model",
     response_class=Response,
     responses=openapi.UNLOAD,
+    dependencies=CONTROL,
     openapi_extra=openapi.UNLOAD_REQUEST,
 )
 async def repository_unload(request: Request, name: Name, plane: Plane) -> Response:
