@@ -16,7 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
-from cloister_inference.limits import Limits
+from cloister_inference.options import Options
 from cloister_shared.artifact import CLIENT_ZIP
 from cloister_shared.digests import digest_bytes, digest_file
 from cloister_shared.open_inference import HEADER_LENGTH, decode_elements, encode_elements
@@ -85,7 +85,7 @@ def own_artifacts(artifacts: Path, tmp_path: Path) -> Path:
 
 
 def serve(root: Path) -> TestClient:
-    app = create_app(Registry(root), Limits(threads=2, max_batch=MAX_BATCH))
+    app = create_app(Registry(root), Options(threads=2, max_batch=MAX_BATCH))
     return TestClient(app, raise_server_exceptions=False)
 
 

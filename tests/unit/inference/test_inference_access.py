@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from cloister_inference.access import AccessControl, check_exposure, is_loopback
 from cloister_inference.app import create_app
-from cloister_inference.credentials import KeyStore
-from cloister_inference.limits import Limits
+from cloister_inference.credentials import KeyStore, read_keys
+from cloister_inference.options import Options
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 
@@ -47,7 +48,7 @@ class House:
         self.clock = Clock()
         self.app = create_app(
             Registry(folder),
-            Limits(threads=1, max_batch=1),
+            Options(threads=1, max_batch=1),
             access=AccessControl(self.path, self.clock),
         )
 
@@ -323,6 +324,10 @@ def test_no_content_of_the_file_opens_the_service_or_breaks_it(
     house: House, content: bytes | str
 ) -> None:
     house.path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    # A file without keys is a file of keys.
+    with suppress(CloisterError):
+        read_keys(house.path)
+        reject()
     assert house.status() == 401
     assert house.status(house.tokens["a"]) == 200
 

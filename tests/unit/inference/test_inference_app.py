@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from cloister_inference.app import create_app
 from cloister_inference.body import read_body
-from cloister_inference.limits import Limits
+from cloister_inference.options import Options
 from cloister_inference.payload import PayloadForm
 from cloister_inference.problems import (
     LengthRequiredError,
@@ -35,9 +35,9 @@ os.environ.pop("OMP_NUM_THREADS", None)
 import cloister_inference.__main__
 from pathlib import Path
 from cloister_inference.app import create_app
-from cloister_inference.limits import Limits
+from cloister_inference.options import Options
 from cloister_shared.registry import Registry
-create_app(Registry(Path("artifacts")), Limits(threads=1, max_batch=1))
+create_app(Registry(Path("artifacts")), Options(threads=1, max_batch=1))
 print(sorted({"torch", "concrete.fhe", "concrete.ml", "sklearn"} & set(sys.modules)))
 print("concrete.compiler" in sys.modules, os.environ["OMP_NUM_THREADS"])
 """
@@ -104,7 +104,7 @@ def test_every_operation_is_described(service: TestClient) -> None:
 
 
 def test_a_defect_is_answered_without_its_details(tmp_path: Path, protocol: Any) -> None:
-    app = create_app(Registry(tmp_path), Limits(threads=1, max_batch=1))
+    app = create_app(Registry(tmp_path), Options(threads=1, max_batch=1))
 
     @app.get("/defect")
     def defect() -> None:

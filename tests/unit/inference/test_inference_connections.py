@@ -14,7 +14,7 @@ from live_service import connect, read_answer, serving
 
 from cloister_inference import connections
 from cloister_inference.app import create_app
-from cloister_inference.limits import Limits
+from cloister_inference.options import Options
 from cloister_shared.registry import Registry
 
 HEAD = b"GET /v2 HTTP/1.1\r\nHost: inference\r\n"
@@ -22,7 +22,7 @@ HEAD = b"GET /v2 HTTP/1.1\r\nHost: inference\r\n"
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[httpx.Client]:
-    with serving(create_app(Registry(tmp_path), Limits(threads=1, max_batch=1))) as client:
+    with serving(create_app(Registry(tmp_path), Options(threads=1, max_batch=1))) as client:
         yield client
 
 
@@ -108,7 +108,7 @@ class TestReading:
         async def answer() -> Response:
             return Response(self.BODY)
 
-        app = create_app(Registry(tmp_path), Limits(threads=1, max_batch=1))
+        app = create_app(Registry(tmp_path), Options(threads=1, max_batch=1))
         app.add_api_route("/large", answer)
         with serving(app) as client, connect(client) as connection:
             yield connection

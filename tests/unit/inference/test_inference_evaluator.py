@@ -11,15 +11,15 @@ from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
 from cloister_inference.evaluator import EvaluatorSetting
-from cloister_inference.limits import Limits
 from cloister_inference.native import kernels
+from cloister_inference.options import Options
 from cloister_shared.artifact import LINEAR
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.registry import Registry
 
 
 def serve(root: Path, evaluator: EvaluatorSetting) -> TestClient:
-    app = create_app(Registry(root), Limits(threads=2, max_batch=4), evaluator=evaluator)
+    app = create_app(Registry(root), Options(threads=2, max_batch=4, evaluator=evaluator))
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -124,11 +124,11 @@ sys.modules["cloister_inference._linear"] = None
 from pathlib import Path
 from fastapi.testclient import TestClient
 from cloister_inference.app import create_app
-from cloister_inference.limits import Limits
+from cloister_inference.options import Options
 from cloister_shared.registry import Registry
 for setting in ("auto", "native"):
-    limits = Limits(threads=1, max_batch=1)
-    app = create_app(Registry(Path(sys.argv[1])), limits, evaluator=setting)
+    options = Options(threads=1, max_batch=1, evaluator=setting)
+    app = create_app(Registry(Path(sys.argv[1])), options)
     with TestClient(app) as service:
         answer = service.get("/v2/models/digits").json()
         print(answer.get("detail") or answer["parameters"]["evaluator_reason"])

@@ -13,8 +13,8 @@ from live_service import Gate, connect, read_answer, serving, until
 
 from cloister_inference.app import create_app
 from cloister_inference.body import HELD_BYTES, HeldBytes
-from cloister_inference.limits import Limits
 from cloister_inference.metrics import Metrics
+from cloister_inference.options import Options
 from cloister_shared.open_inference import encode_elements
 from cloister_shared.registry import Registry
 
@@ -37,8 +37,8 @@ def metrics() -> Metrics:
 @pytest.fixture
 def busy(gate: Gate, metrics: Metrics, artifacts: Path) -> Iterator[httpx.Client]:
     """A service with room for two ciphertexts, which it evaluates one by one."""
-    limits = Limits(threads=1, max_batch=2, queue=2)
-    with serving(create_app(Registry(artifacts), limits, metrics=metrics)) as client:
+    options = Options(threads=1, max_batch=2, queue=2)
+    with serving(create_app(Registry(artifacts), options, metrics=metrics)) as client:
         yield client
         gate.open()
 
@@ -132,8 +132,8 @@ def test_a_batch_that_fits_partly_is_refused_as_a_whole(
 def test_a_request_is_given_up_at_the_deadline(
     gate: Gate, metrics: Metrics, artifacts: Path, protocol: Any, digits_payload: bytes
 ) -> None:
-    limits = Limits(threads=1, max_batch=2, deadline_seconds=0.3)
-    with serving(create_app(Registry(artifacts), limits, metrics=metrics)) as client:
+    options = Options(threads=1, max_batch=2, deadline_seconds=0.3)
+    with serving(create_app(Registry(artifacts), options, metrics=metrics)) as client:
         client.get("/v2/models/digits/ready")
         detail = check_busy(protocol, framed(protocol, client, [digits_payload] * 2))
         assert "in the time" in detail
@@ -162,8 +162,8 @@ class TestTimeout:
     def test_does_not_extend_the_services(
         self, gate: Gate, artifacts: Path, protocol: Any, digits_payload: bytes
     ) -> None:
-        limits = Limits(threads=1, max_batch=1, deadline_seconds=0.2)
-        with serving(create_app(Registry(artifacts), limits)) as client:
+        options = Options(threads=1, max_batch=1, deadline_seconds=0.2)
+        with serving(create_app(Registry(artifacts), options)) as client:
             client.get("/v2/models/digits/ready")
             check_busy(protocol, framed(protocol, client, [digits_payload], timeout=60_000_000))
             gate.open()
@@ -234,7 +234,7 @@ def test_a_large_batch_lets_single_ciphertexts_pass(
 ) -> None:
     *large, single = [digits.encrypt(row) for row in digits_rows[:9]]
     with serving(
-        create_app(Registry(artifacts), Limits(threads=1, max_batch=8), metrics=metrics)
+        create_app(Registry(artifacts), Options(threads=1, max_batch=8), metrics=metrics)
     ) as client:
         batch = pool.submit(framed, protocol, client, large)
         gate.wait_entered(1)
@@ -260,7 +260,7 @@ def request_head(length: int) -> bytes:
 def test_bodies_that_arrive_together_hold_no_more_than_their_limit(
     artifacts: Path, protocol: Any, digits_payload: bytes
 ) -> None:
-    app = create_app(Registry(artifacts), Limits(threads=1, max_batch=1))
+    app = create_app(Registry(artifacts), Options(threads=1, max_batch=1))
     held: HeldBytes = app.state.held
     others = HELD_BYTES - len(digits_payload) - 500
     with serving(app) as client:
@@ -280,7 +280,7 @@ def test_bodies_that_arrive_together_hold_no_more_than_their_limit(
 def test_a_body_for_which_memory_runs_out_on_the_way_is_refused(
     artifacts: Path, digits_payload: bytes
 ) -> None:
-    app = create_app(Registry(artifacts), Limits(threads=1, max_batch=1))
+    app = create_app(Registry(artifacts), Options(threads=1, max_batch=1))
     held: HeldBytes = app.state.held
     with serving(app) as client, connect(client) as slow:
         slow.sendall(request_head(len(digits_payload)) + digits_payload[:1000])
@@ -298,7 +298,7 @@ def test_a_body_for_which_memory_runs_out_on_the_way_is_refused(
 def test_an_answer_is_held_until_it_is_read(
     artifacts: Path, protocol: Any, digits: Any, digits_payload: bytes, digits_rows: Any
 ) -> None:
-    app = create_app(Registry(artifacts), Limits(threads=1, max_batch=64))
+    app = create_app(Registry(artifacts), Options(threads=1, max_batch=64))
     held: HeldBytes = app.state.held
     elements = [digits_payload] * 64
     data = encode_elements(elements)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cloister_inference.access import AccessControl, Caller
 from cloister_inference.app import create_app
 from cloister_inference.credentials import KeyStore
-from cloister_inference.limits import Limits
+from cloister_inference.options import Options
 from cloister_inference.problems import BatchAboveRateError, RateLimitedError
 from cloister_inference.rate_limits import RateLimits, Unit
 from cloister_shared.open_inference import encode_elements
@@ -32,7 +32,7 @@ def clients(artifacts: Path, tmp_path: Path) -> Iterator[dict[str, TestClient]]:
         for name, rate in {"a": "6/minute", "b": "6/minute", "free": None}.items()
     }
     access = AccessControl(tmp_path / "api-keys.json")
-    app = create_app(Registry(artifacts), Limits(threads=2, max_batch=8), access=access)
+    app = create_app(Registry(artifacts), Options(threads=2, max_batch=8), access=access)
     with TestClient(app, raise_server_exceptions=False):
         yield {
             name: TestClient(

@@ -12,9 +12,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
-from cloister_inference.limits import Limits
 from cloister_inference.model import Model, load_model
 from cloister_inference.native import kernels
+from cloister_inference.options import Options
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
@@ -216,7 +216,7 @@ def test_without_a_model_the_service_lives_but_is_not_ready(
         folder = own_artifacts
         for name in ("digits", "breast_cancer"):
             flip_a_bit(folder / name / "1" / "server.zip")
-    with TestClient(create_app(Registry(folder), Limits(threads=1, max_batch=1))) as service:
+    with TestClient(create_app(Registry(folder), Options(threads=1, max_batch=1))) as service:
         assert service.get("/v2/health/live").status_code == 200
         response = service.get("/v2/health/ready")
         assert protocol.problem(response)[0] == 503
@@ -234,6 +234,44 @@ def test_a_model_without_a_current_version_says_so(
     assert status == 503
     assert "current" in detail
     assert own_service.get("/v2/models/digits/versions/1").status_code == 200
+
+
+def test_clients_may_be_kept_from_loading_and_unloading(artifacts: Path, protocol: Any) -> None:
+    app = create_app(Registry(artifacts), Options(threads=1, max_batch=1, model_control=False))
+    with TestClient(app) as service:
+        for action in ("load", "unload"):
+            response = service.post(f"/v2/repository/models/digits/{action}")
+            assert protocol.problem(response)[0] == 403
+        assert service.get("/v2/models/digits/ready").status_code == 200
+        assert service.post("/v2/repository/index").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "status"),
+    [
+        ("load", b"", 200),
+        ("load", b"{}", 200),
+        ("load", b'{"parameters": {}}', 200),
+        ("load", b'{"parameters": {"version": "1"}}', 200),
+        ("load", b'{"parameters": {"version": 1}}', 200),
+        ("load", b'{"parameters": {"version": "2"}}', 404),
+        ("load", b'{"parameters": {"version": true}}', 400),
+        ("load", b'{"parameters": {"config": "{}"}}', 400),
+        ("load", b"null", 400),
+        ("load", b"\xff", 400),
+        ("load", bytes(20_000), 413),
+        ("unload", b"", 200),
+        ("unload", b'{"parameters": {"unload_dependents": true}}', 200),
+        ("unload", b'{"parameters": {"unload_dependents": 1}}', 400),
+    ],
+)
+def test_bodies_of_load_and_unload(
+    own_service: TestClient, action: str, body: bytes, status: int
+) -> None:
+    response = own_service.post(f"/v2/repository/models/digits/{action}", content=body)
+    assert response.status_code == status
+    ready = own_service.get("/v2/models/digits/ready").status_code
+    assert ready == (404 if (action, status) == ("unload", 200) else 200)
 
 
 def configuration(artifacts: Path) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from starlette.types import Message, Receive, Scope, Send
 from cloister_inference.app import create_app
 from cloister_inference.exposition import exposed
 from cloister_inference.lifecycle import Lifecycle
-from cloister_inference.limits import Limits
 from cloister_inference.logs import json_formatter
 from cloister_inference.metrics import Metrics
+from cloister_inference.options import Options
 from cloister_inference.telemetry import Telemetry
 from cloister_shared.errors import CloisterError
 from cloister_shared.open_inference import encode_elements
@@ -48,7 +48,7 @@ def lifecycle() -> Lifecycle:
 def observed(artifacts: Path, metrics: Metrics, lifecycle: Lifecycle) -> Iterator[TestClient]:
     app = create_app(
         Registry(artifacts),
-        Limits(threads=2, max_batch=4),
+        Options(threads=2, max_batch=4),
         metrics=metrics,
         lifecycle=lifecycle,
     )
@@ -251,7 +251,8 @@ class TestAccessLine:
         }
         assert record.getMessage() == (
             f"POST /v2/models/digits/versions/1/infer 200 in {milliseconds:.3f} ms, "
-            f'{len(digits_payload)} bytes in, {len(response.content)} out, owner "anonymous", id "mine"'
+            f"{len(digits_payload)} bytes in, {len(response.content)} out, "
+            'owner "anonymous", id "mine"'
         )
 
     def test_names_the_owner(self, observed: TestClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -339,7 +340,7 @@ def test_a_line_break_in_a_path_stays_encoded(
     artifacts: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    app = create_app(Registry(artifacts), Limits(threads=1, max_batch=1))
+    app = create_app(Registry(artifacts), Options(threads=1, max_batch=1))
     with serving(app) as client, connect(client) as connection:
         connection.sendall(b"GET /v2/%0aERROR%1b[31m HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(connection)[0].startswith(b"HTTP/1.1 404 ")

@@ -41,12 +41,10 @@ def serve(settings: Settings) -> None:
     metrics, lifecycle = Metrics(), Lifecycle()
     app = create_app(
         Registry(settings.artifacts_dir),
-        settings.limits(),
-        evaluator=settings.evaluator,
+        settings.options(),
         access=access,
         metrics=metrics,
         lifecycle=lifecycle,
-        poll_seconds=settings.poll_seconds,
     )
     server = DrainingServer(
         uvicorn.Config(

@@ -12,18 +12,18 @@ from pathlib import Path
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
+from cloister_inference import openapi
 from cloister_inference.access import AccessControl
 from cloister_inference.body import HeldBytes
 from cloister_inference.data_plane import DataPlane
 from cloister_inference.endpoints import ROUTERS, inference
 from cloister_inference.endpoints.access import Authentication, count_request
-from cloister_inference.evaluator import EvaluatorSetting
 from cloister_inference.evaluators import Evaluators
 from cloister_inference.lifecycle import Lifecycle
-from cloister_inference.limits import Limits
 from cloister_inference.metrics import Metrics
 from cloister_inference.model import load_model
 from cloister_inference.openapi import describe_access
+from cloister_inference.options import Options
 from cloister_inference.poller import Poller
 from cloister_inference.problems import install_handlers
 from cloister_inference.rate_limits import RateLimits
@@ -46,24 +46,20 @@ class _Application(FastAPI):
 
 def create_app(
     registry: Registry,
-    limits: Limits,
+    options: Options,
     *,
-    evaluator: EvaluatorSetting = "auto",
     access: AccessControl | None = None,
     metrics: Metrics | None = None,
     lifecycle: Lifecycle | None = None,
-    poll_seconds: float = 2.0,
 ) -> FastAPI:
     """Make the application; its models live from its start-up to its shutdown.
 
     Args:
         registry: the artifacts to serve.
-        limits: on the work of this process.
-        evaluator: which one is asked for.
+        options: how it serves.
         access: who may use it; everybody by default.
         metrics: get what is counted and timed; its own, which nobody reads, by default.
         lifecycle: tells when the process is to stop; never, by default.
-        poll_seconds: between two looks at the registry.
     """
     metrics, lifecycle = metrics or Metrics(), lifecycle or Lifecycle()
 
@@ -71,12 +67,12 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Left last: the compiled libraries are in use until the last evaluation has ended.
         with tempfile.TemporaryDirectory(prefix="cloister-inference-") as work_dir:
-            load = partial(load_model, work_dir=Path(work_dir), evaluator=evaluator)
-            repository = Repository(registry, load, metrics, keep=limits.loaded_versions)
-            with Evaluators(limits.threads, limits.queue, metrics) as evaluators:
-                app.state.data_plane = DataPlane(repository, evaluators, limits, metrics)
-                poller = Poller(repository.look, poll_seconds).start()
-                log.info("serving with %d threads", limits.threads)
+            load = partial(load_model, work_dir=Path(work_dir), evaluator=options.evaluator)
+            repository = Repository(registry, load, metrics, keep=options.loaded_versions)
+            with Evaluators(options.threads, options.queue, metrics) as evaluators:
+                app.state.data_plane = DataPlane(repository, evaluators, options, metrics)
+                poller = Poller(repository.look, options.poll_seconds).start()
+                log.info("serving with %d threads", options.threads)
                 try:
                     yield
                 finally:
@@ -85,6 +81,10 @@ def create_app(
     app = _Application(
         title="Cloister inference",
         summary="Evaluates models on encrypted inputs over the Open Inference Protocol v2.",
+        description=openapi.DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=openapi.TAGS,
+        generate_unique_id_function=openapi.operation_id,
         version=version("cloister-inference"),
         lifespan=lifespan,
         # Their pages load scripts from elsewhere.
@@ -95,6 +95,8 @@ def create_app(
     app.state.metrics = metrics
     app.state.lifecycle = lifecycle
     app.state.held = HeldBytes()
+    app.state.model_control = options.model_control
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign] # FastAPI's own way
     install_handlers(app)
     app.state.rate_limits = RateLimits()
     app.add_middleware(Authentication, access=access or AccessControl())

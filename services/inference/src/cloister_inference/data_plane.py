@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from cloister_inference.evaluators import Evaluators
-from cloister_inference.limits import Limits
 from cloister_inference.metrics import Metrics
 from cloister_inference.model import Download, Model
+from cloister_inference.options import Options
 from cloister_inference.problems import (
     MalformedRequestError,
     OtherClientError,
@@ -49,21 +49,21 @@ class DataPlane:
     """
 
     def __init__(
-        self, repository: Repository, evaluators: Evaluators, limits: Limits, metrics: Metrics
+        self, repository: Repository, evaluators: Evaluators, options: Options, metrics: Metrics
     ) -> None:
         """Serve the models of a repository.
 
         Args:
             repository: the models.
             evaluators: runs as many evaluations at a time as it has threads.
-            limits: of a batch, and of a request's time.
+            options: bounds of a batch, and of a request's time.
             metrics: times evaluations.
         """
         self._repository = repository
         self._evaluators = evaluators
         self.metrics = metrics
-        self.max_batch = limits.max_batch
-        self.deadline_seconds = limits.deadline_seconds
+        self.max_batch = options.max_batch
+        self.deadline_seconds = options.deadline_seconds
 
     async def model(self, name: str, version: str | None) -> Model:
         """Return a version of a model, the one that serves where ``version`` is None.

@@ -1,37 +1,154 @@
-"""What the OpenAPI document says of the endpoints' requests and responses."""
+"""What the OpenAPI document says of the endpoints' requests and answers."""
 
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
+from cloister_inference import examples, protocol
 from cloister_inference.problems import MEDIA_TYPE, Problem
-from cloister_shared.open_inference import HEADER_LENGTH
+from cloister_shared.open_inference import CLIENT_DIGEST, HEADER_LENGTH
 
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 """What needs no API key: gateways and Compose ask for it, and it tells nothing."""
 OCTETS = "application/octet-stream"
 ZIP = "application/zip"
+JSON = "application/json"
+_SCHEMAS = "#/components/schemas/"
+
+DESCRIPTION = f"""
+Evaluates models on encrypted inputs. The service never sees an input, a score or a key that
+decrypts: a client downloads `client.zip`, encrypts with it, posts the ciphertext, and decrypts
+what comes back.
+
+The protocol is the [Open Inference Protocol](https://github.com/kserve/open-inference-protocol) v2
+with Triton's extensions for binary tensor data and for the repository of models. A ciphertext is
+one element of a BYTES tensor; several go in one request. There are two forms of a body:
+
+- **raw**: one serialised ciphertext in, one out, as `{OCTETS}`;
+- **framed**: a JSON header (`InferenceHeader`, answered by `InferenceAnswer`), whose length in
+  bytes the HTTP header `{HEADER_LENGTH}` states, followed by the tensor's data, in which each
+  ciphertext is preceded by its length as a little-endian uint32.
+
+A ciphertext fits one `client.zip` alone. So a request states the SHA-256 of its own, by the HTTP
+header `{CLIENT_DIGEST}` or the request parameter `client_digest`, or names the version in its
+address.
+
+Every error is a problem (RFC 9457) whose `detail` says what is wrong and what to do; the same text
+is in the protocol's member `error`.
+"""
+TAGS = [
+    {"name": "server", "description": "What the server is, and whether it lives and is ready."},
+    {"name": "models", "description": "What models take and give, and what key holders need."},
+    {"name": "inference", "description": "Encrypted evaluation."},
+    {"name": "repository", "description": "Which versions are loaded; loading and unloading."},
+]
 
 Responses = dict[int | str, dict[str, Any]]
 
 
-def _problems(descriptions: dict[int, str]) -> Responses:
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+def operation_id(route: APIRoute) -> str:
+    """Return the name of the endpoint's function."""
+    return route.name
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document of ``app``, made once."""
+    if app.openapi_schema is None:
+        made = FastAPI.openapi(app)
+        for operations in made["paths"].values():
+            for operation in operations.values():
+                # FastAPI's own form of errors, which is never sent.
+                operation["responses"].pop("422", None)
+                for parameter in operation.get("parameters", ()):
+                    _without_null(parameter["schema"])
+        schemas = made["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for message in (Problem, *_MESSAGES):
+            schemas |= _schemas(message)
+    assert app.openapi_schema is not None  # noqa: S101 - FastAPI keeps what it returns
+    return app.openapi_schema
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """Leave null out of a parameter's types: it is how FastAPI says that one may be absent."""
+    types = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    if len(types) == 1:
+        del schema["anyOf"]
+        schema |= types[0]
+
+
+def _schemas(message: type[BaseModel]) -> dict[str, Any]:
+    schema = message.model_json_schema(ref_template=_SCHEMAS + "{model}")
+    parts: dict[str, Any] = schema.pop("$defs", {})
+    return parts | {message.__name__: schema}
+
+
+def _request_body(message: type[BaseModel], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a JSON body that may be left out."""
+    schema = {"$ref": _SCHEMAS + message.__name__}
+    return {"requestBody": {"content": {JSON: {"schema": schema, "examples": dict(shown)}}}}
+
+
+def _problems(
+    descriptions: dict[int, str], shown: Mapping[int, Mapping[str, Any]] = examples.PROBLEMS
+) -> Responses:
     stated = descriptions | {500: "The service failed to answer."}
-    responses: Responses = {
-        status: {"description": description, "content": content}
-        for status, description in stated.items()
+    return {
+        status: problem(status, description, shown.get(status))
+        for status, description in sorted(stated.items())
     }
-    # Without it FastAPI lists a 422 of a form that is never sent.
-    responses["default"] = {"description": "Another problem.", "content": content}
-    return responses
 
 
-def _binary(media_type: str, description: str, headers: dict[str, str]) -> Responses:
+def problem(
+    status: int, description: str, shown: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Describe a problem of a status, with an example."""
+    shown = shown or examples.PROBLEMS.get(status, {"detail": description})
+    example = {"title": HTTPStatus(status).phrase, "status": status, "error": shown["detail"]}
+    response: dict[str, Any] = {
+        "description": description,
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": f"{_SCHEMAS}Problem"},
+                "example": {"type": "about:blank", **example, **shown},
+            }
+        },
+    }
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        response["headers"] = {
+            "Retry-After": {
+                "description": "Seconds after which to ask again.",
+                "schema": {"type": "integer"},
+            }
+        }
+    return response
+
+
+def _answer(description: str, example: object) -> Responses:
+    return {200: {"description": description, "content": {JSON: {"example": example}}}}
+
+
+def _done(description: str) -> Responses:
+    return {200: {"description": description}}
+
+
+def _binary(
+    media_type: str, description: str, headers: dict[str, str], shown: Mapping[str, Any]
+) -> Responses:
     return {
         200: {
             "description": description,
-            "content": {media_type: {"schema": {"type": "string", "format": "binary"}}},
+            "content": {
+                media_type: {
+                    "schema": {"type": "string", "format": "binary"},
+                    "examples": dict(shown),
+                }
+            },
             "headers": {
                 name: {"description": text, "schema": {"type": "string"}}
                 for name, text in headers.items()
@@ -40,23 +157,73 @@ def _binary(media_type: str, description: str, headers: dict[str, str]) -> Respo
     }
 
 
-_UNKNOWN = "There is no such model or version."
+def _shown(summary: str, value: str) -> dict[str, str]:
+    return {"summary": summary, "value": value}
+
+
+_MESSAGES = (
+    protocol.InferenceHeader,
+    protocol.InferenceAnswer,
+    protocol.IndexRequest,
+    protocol.LoadRequest,
+    protocol.UnloadRequest,
+)
+"""Bodies, and parts of them, that the endpoints take apart themselves."""
+
+_UNKNOWN = "There is no such model or version, or the model is unloaded."
 _UNAVAILABLE = "The model is published but cannot be served; the detail says why."
 _CACHING = {"ETag": "The SHA-256 of the file.", "Cache-Control": "The file never changes."}
 _NOT_MODIFIED: Responses = {304: {"description": "The client has it already."}}
+_NO_MODEL = {404: _UNKNOWN, 503: _UNAVAILABLE}
+_BODY = {
+    400: "The body is not what it should be.",
+    411: "The request does not state the length of its body.",
+    413: "The body is too large.",
+    415: "The body is compressed.",
+}
+_CONTROL = _BODY | {403: "Clients may not load and unload models here."}
 
-READY = _problems({404: "The service is stopping.", 503: "No model can be served."})
-MODEL = _problems({404: _UNKNOWN, 503: _UNAVAILABLE})
+SERVER = _answer("What it is.", examples.SERVER) | _problems({})
+LIVE = _answer("The process runs.", examples.LIVE) | _problems({})
+READY = _answer("Some model can be served.", examples.READY) | _problems(
+    {404: "The service is stopping.", 503: "No model can be served."}
+)
+MODEL = _answer("The version that serves.", examples.MODEL) | _problems(_NO_MODEL)
+MODEL_READY = _answer("It can be served.", examples.MODEL_READY) | _problems(_NO_MODEL)
 CLIENT = (
-    _binary(ZIP, "Concrete ML's client side, with the model card.", _CACHING)
+    _binary(
+        ZIP,
+        "Concrete ML's client side, with the model card.",
+        _CACHING,
+        {"archive": _shown("A zip archive", "PK...")},
+    )
     | _NOT_MODIFIED
-    | MODEL
+    | _problems(_NO_MODEL)
 )
 REFERENCE = (
-    _binary(OCTETS, "The circuit in the clear, as NumPy arrays.", _CACHING)
+    _binary(
+        OCTETS,
+        "The circuit in the clear, as NumPy arrays.",
+        _CACHING,
+        {"archive": _shown("An .npz archive", "PK...")},
+    )
     | _NOT_MODIFIED
     | _problems({404: f"{_UNKNOWN} Or it was published without.", 503: _UNAVAILABLE})
 )
+INDEX = _answer("The state of every version.", examples.INDEX) | _problems(
+    _BODY | {503: "The registry of artifacts cannot be read."}, examples.REPOSITORY_PROBLEMS
+)
+LOAD = _done("The version is loaded, and serves.") | _problems(
+    _CONTROL | {404: "There is no such model or version.", 503: _UNAVAILABLE},
+    examples.REPOSITORY_PROBLEMS,
+)
+UNLOAD = _done("The model is no longer served.") | _problems(
+    _CONTROL | {404: "There is no such model.", 503: "The registry of artifacts cannot be read."},
+    examples.REPOSITORY_PROBLEMS,
+)
+INDEX_REQUEST = _request_body(protocol.IndexRequest, examples.INDEX_REQUESTS)
+LOAD_REQUEST = _request_body(protocol.LoadRequest, examples.LOAD_REQUESTS)
+UNLOAD_REQUEST = _request_body(protocol.UnloadRequest, examples.UNLOAD_REQUESTS)
 INFERENCE = _binary(
     OCTETS,
     "One result; or, where the request was framed, a JSON header and the results.",
@@ -65,10 +232,18 @@ INFERENCE = _binary(
         "Cloister-Model-Version": "The version that evaluated.",
         HEADER_LENGTH: "Bytes of the JSON header; absent from a raw result.",
     },
+    {
+        "raw": _shown("Raw: one result", "<108264 bytes>"),
+        "framed": _shown(
+            "Framed: a JSON header and two results",
+            examples.FRAMED_ANSWER,
+        ),
+    },
 ) | _problems(
     {
         400: "The request or a ciphertext is malformed, or nothing says what it was encrypted for.",
         404: _UNKNOWN,
+        408: "The body takes too long to arrive.",
         409: "The input was encrypted for another client.zip.",
         411: "The request does not state the length of its body.",
         413: "The body or the batch is too large.",
@@ -82,28 +257,30 @@ INFERENCE_REQUEST: dict[str, Any] = {
         "required": True,
         "description": (
             f"One serialised ciphertext; or, with the header {HEADER_LENGTH}, an inference "
-            "request's JSON header followed by the binary data of its one BYTES tensor, in which "
-            "each ciphertext is preceded by its length as a little-endian uint32."
+            "request's JSON header (the schema InferenceHeader) followed by the binary data of its "
+            "one BYTES tensor, in which each ciphertext is preceded by its length as a "
+            "little-endian uint32."
         ),
-        "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
+        "content": {
+            OCTETS: {
+                "schema": {"type": "string", "format": "binary"},
+                "examples": {
+                    "raw": _shown("Raw: one ciphertext", "<1800 bytes>"),
+                    "framed": _shown(
+                        "Framed: a JSON header and two ciphertexts",
+                        examples.FRAMED_REQUEST,
+                    ),
+                },
+            }
+        },
     }
 }
 
 _SCHEME = "apiKey"
 _REFUSALS: Responses = {
-    401: {
-        "description": "The service has API keys, and the request states no valid one.",
-        "headers": {"WWW-Authenticate": {"schema": {"const": "Bearer"}}},
-    },
-    429: {
-        "description": "The API key's rate limit is used up.",
-        "headers": {
-            "Retry-After": {
-                "description": "Seconds until there is room.",
-                "schema": {"type": "integer", "minimum": 1},
-            }
-        },
-    },
+    401: problem(401, "The service has API keys, and the request states no valid one.")
+    | {"headers": {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}},
+    429: problem(429, "The API key's rate limit is used up."),
 }
 
 
@@ -133,6 +310,4 @@ def describe_access(app: FastAPI) -> None:
 def _require_key(operation: dict[str, Any]) -> None:
     # The second, empty alternative: a service without API keys serves everybody.
     operation["security"] = [{_SCHEME: []}, {}]
-    for status, refusal in _REFUSALS.items():
-        content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-        operation["responses"][str(status)] = {**refusal, "content": content}
+    operation["responses"] |= {str(status): refusal for status, refusal in _REFUSALS.items()}

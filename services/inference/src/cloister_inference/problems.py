@@ -70,6 +70,12 @@ class UnauthenticatedError(ProblemError):
         )
 
 
+class NoControlError(ProblemError):
+    """Clients may not load and unload models."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class UnknownError(ProblemError):
     """There is no such model, version or file."""
 

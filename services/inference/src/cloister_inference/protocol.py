@@ -26,6 +26,8 @@ EXTENSIONS = (
     "cloister_client",
 )
 PLATFORM = "concrete_fhe"
+DIGEST_PATTERN = "^[0-9a-f]{64}$"
+"""A SHA-256 as the service writes it."""
 HEADER_BYTES_LIMIT = 16 << 10
 """The JSON header of a request may have this many bytes at most."""
 
@@ -70,7 +72,7 @@ class RequestParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    client_digest: str | None = None
+    client_digest: str | None = Field(default=None, pattern=DIGEST_PATTERN)
     """SHA-256 of the client.zip that the ciphertexts were made for."""
     timeout: int = Field(default=0, ge=0, lt=1 << 64)
     """Microseconds after which the request is given up; 0 leaves it to the service. Its source is

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from cloister_inference.evaluator import EvaluatorSetting
-from cloister_inference.limits import Limits
+from cloister_inference.options import Options
 from cloister_shared.service import ServiceSettings, worker_threads
 
 
@@ -25,6 +25,8 @@ class Settings(ServiceSettings):
     """Seconds between two looks at the registry for versions that have become current."""
     loaded_versions: int = Field(default=4, ge=1)
     """Versions that stay loaded besides the current ones; the least recently used goes."""
+    model_control: bool = True
+    """Whether clients may load and unload models; new versions are loaded either way."""
     max_batch: int = Field(default=64, ge=1)
     """Ciphertexts in one request at most; with a model's sizes it bounds the bytes of a request."""
     threads: int = Field(default_factory=worker_threads, ge=1)
@@ -69,12 +71,15 @@ class Settings(ServiceSettings):
             raise ValueError("set both CLOISTER_TLS_CERTIFICATE and CLOISTER_TLS_KEY, or neither")
         return self
 
-    def limits(self) -> Limits:
-        """Return the bounds on the work of the process."""
-        return Limits(
+    def options(self) -> Options:
+        """Return how the process is to serve."""
+        return Options(
             threads=self.threads,
             max_batch=self.max_batch,
             queue=self.queue,
             deadline_seconds=self.deadline_seconds,
             loaded_versions=self.loaded_versions,
+            poll_seconds=self.poll_seconds,
+            model_control=self.model_control,
+            evaluator=self.evaluator,
         )

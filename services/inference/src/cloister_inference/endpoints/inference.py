@@ -34,7 +34,7 @@ _NO_JSON = (
     f"{HEADER_LENGTH}; a ciphertext has no form in plain JSON"
 )
 
-router = APIRouter()
+router = APIRouter(tags=["inference"])
 
 
 @router.post(

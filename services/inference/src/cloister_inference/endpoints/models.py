@@ -15,7 +15,7 @@ from cloister_inference.endpoints.parameters import (
 from cloister_inference.model import Download
 from cloister_inference.openapi import OCTETS, ZIP
 
-router = APIRouter()
+router = APIRouter(tags=["models"])
 
 
 @router.get(MODEL, summary="Describe the current version", responses=openapi.MODEL)
@@ -31,14 +31,18 @@ async def version_metadata(name: Name, version: Version, plane: Plane) -> protoc
 
 
 @router.get(
-    MODEL + "/ready", summary="Whether the current version can be served", responses=openapi.MODEL
+    MODEL + "/ready",
+    summary="Whether the current version can be served",
+    responses=openapi.MODEL_READY,
 )
 async def model_ready(name: Name, plane: Plane) -> protocol.ModelReady:
     """Load the version if need be, and answer 200 if it can be served."""
     return protocol.ModelReady(name=(await plane.model(name, None)).name)
 
 
-@router.get(VERSION + "/ready", summary="Whether a version can be served", responses=openapi.MODEL)
+@router.get(
+    VERSION + "/ready", summary="Whether a version can be served", responses=openapi.MODEL_READY
+)
 async def version_ready(name: Name, version: Version, plane: Plane) -> protocol.ModelReady:
     """Load the version if need be, and answer 200 if it can be served."""
     return protocol.ModelReady(name=(await plane.model(name, version)).name)

@@ -5,7 +5,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request
 
 from cloister_inference.data_plane import DataPlane
+from cloister_inference.examples import DIGEST, HEADER_BYTES
 from cloister_inference.lifecycle import Lifecycle
+from cloister_inference.protocol import DIGEST_PATTERN
 from cloister_shared.open_inference import CLIENT_DIGEST, HEADER_LENGTH
 
 MODEL = "/v2/models/{name}"
@@ -25,16 +27,36 @@ async def _lifecycle(request: Request) -> Lifecycle:
 
 State = Annotated[Lifecycle, Depends(_lifecycle)]
 Plane = Annotated[DataPlane, Depends(_data_plane)]
-Name = Annotated[str, Path(description="Name of the model.", examples=["digits"])]
-Version = Annotated[str, Path(description="Number of the version.", examples=["1"])]
+# Stated and not checked here: another one is not there, which is what the answer says.
+Name = Annotated[
+    str,
+    Path(
+        description="Name of the model.",
+        examples=["digits"],
+        json_schema_extra={"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
+    ),
+]
+Version = Annotated[
+    str,
+    Path(
+        description="Number of the version.",
+        examples=["1"],
+        json_schema_extra={"pattern": "^[1-9][0-9]{0,8}$"},
+    ),
+]
 IfNoneMatch = Annotated[
-    str | None, Header(description="Entity tags that the client has; one of them answers 304.")
+    str | None,
+    Header(
+        description="Entity tags that the client has; one of them answers 304.",
+        examples=[f'"{DIGEST}"'],
+    ),
 ]
 HeaderLength = Annotated[
     int | None,
     Header(
         alias=HEADER_LENGTH,
         ge=1,
+        examples=[HEADER_BYTES],
         description="Bytes of the JSON header at the start of the body; absent where the body is "
         "one raw ciphertext.",
     ),
@@ -43,6 +65,8 @@ ClientDigest = Annotated[
     str | None,
     Header(
         alias=CLIENT_DIGEST,
+        pattern=DIGEST_PATTERN,
+        examples=[DIGEST],
         description="SHA-256 of the client.zip that the input was encrypted with. May be left out "
         "where the address names the version, or the JSON header the parameter client_digest.",
     ),

@@ -2,29 +2,52 @@
 
 from typing import TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from cloister_inference import protocol
+from cloister_inference import openapi, protocol
 from cloister_inference.body import read_optional_body
 from cloister_inference.endpoints.parameters import Name, Plane
-from cloister_inference.problems import MediaTypeError
+from cloister_inference.problems import MediaTypeError, NoControlError
 
 REPOSITORY_MODEL = "/v2/repository/models/{name}"
 
 Message = TypeVar("Message", protocol.IndexRequest, protocol.LoadRequest, protocol.UnloadRequest)
 
-router = APIRouter()
+router = APIRouter(tags=["repository"])
 
 
-@router.post("/v2/repository/index", summary="State of all models")
+async def _check_control(request: Request) -> None:
+    if not request.app.state.model_control:
+        raise NoControlError(
+            "models are not loaded and unloaded by clients here (CLOISTER_MODEL_CONTROL); a "
+            "version that becomes current is loaded by itself"
+        )
+
+
+CONTROL = [Depends(_check_control)]
+
+
+@router.post(
+    "/v2/repository/index",
+    summary="State of all models",
+    responses=openapi.INDEX,
+    openapi_extra=openapi.INDEX_REQUEST,
+)
 async def repository_index(request: Request, plane: Plane) -> list[protocol.IndexEntry]:
     """All versions of all models, whether each is loaded, and why not; loads none for it."""
     asked = await _read(request, protocol.IndexRequest)
     return await plane.index(ready=asked.ready)
 
 
-@router.post(REPOSITORY_MODEL + "/load", summary="Load a model now", response_class=Response)
+@router.post(
+    REPOSITORY_MODEL + "/load",
+    summary="Load a model now",
+    response_class=Response,
+    responses=openapi.LOAD,
+    dependencies=CONTROL,
+    openapi_extra=openapi.LOAD_REQUEST,
+)
 async def repository_load(request: Request, name: Name, plane: Plane) -> Response:
     """Look at the registry now, and answer once the current version serves.
 
@@ -37,7 +60,14 @@ async def repository_load(request: Request, name: Name, plane: Plane) -> Respons
     return Response()
 
 
-@router.post(REPOSITORY_MODEL + "/unload", summary="Unload a model", response_class=Response)
+@router.post(
+    REPOSITORY_MODEL + "/unload",
+    summary="Unload a model",
+    response_class=Response,
+    responses=openapi.UNLOAD,
+    dependencies=CONTROL,
+    openapi_extra=openapi.UNLOAD_REQUEST,
+)
 async def repository_unload(request: Request, name: Name, plane: Plane) -> Response:
     """Stop serving all versions of a model until it is loaded again; what runs, ends."""
     await _read(request, protocol.UnloadRequest)

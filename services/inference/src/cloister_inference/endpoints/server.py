@@ -8,10 +8,10 @@ from cloister_inference import openapi, protocol
 from cloister_inference.endpoints.parameters import Plane, State
 from cloister_inference.problems import StoppingError
 
-router = APIRouter()
+router = APIRouter(tags=["server"])
 
 
-@router.get("/v2", summary="What this server is")
+@router.get("/v2", summary="What this server is", responses=openapi.SERVER)
 async def server_metadata() -> protocol.ServerMetadata:
     """Name, version and the extensions of the protocol that are supported."""
     return protocol.ServerMetadata(
@@ -21,7 +21,7 @@ async def server_metadata() -> protocol.ServerMetadata:
     )
 
 
-@router.get("/v2/health/live", summary="Whether the process runs")
+@router.get("/v2/health/live", summary="Whether the process runs", responses=openapi.LIVE)
 async def live() -> protocol.Live:
     """Answer as long as the process can."""
     return protocol.Live()

@@ -1,11 +1,13 @@
-"""How much the service takes at a time, and for how long."""
+"""How a process serves."""
 
 from dataclasses import dataclass
 
+from cloister_inference.evaluator import EvaluatorSetting
+
 
 @dataclass(frozen=True)
-class Limits:
-    """Bounds on the work of one process."""
+class Options:
+    """Bounds on the work of one process, and what it may do."""
 
     threads: int
     """Encrypted evaluations at a time."""
@@ -17,3 +19,9 @@ class Limits:
     """From the head of a request to the end of its evaluation; then it is given up."""
     loaded_versions: int = 4
     """Versions that stay loaded besides the current ones."""
+    poll_seconds: float = 2.0
+    """Between two looks at the registry."""
+    model_control: bool = True
+    """Whether clients may load and unload models."""
+    evaluator: EvaluatorSetting = "auto"
+    """Which one is asked for."""

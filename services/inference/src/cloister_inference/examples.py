@@ -1,0 +1,125 @@
+"""Requests and answers for the OpenAPI document to show."""
+
+import json
+from typing import Any
+
+from cloister_shared.open_inference import CLIENT_DIGEST_PARAMETER, INPUT_NAME, OUTPUT_NAME
+
+DIGEST = "b7e23ec29af22b0b4e41da31e868d57226121c84c0c5cf28cad7e7a7a3c0f1d5"
+
+SERVER = {
+    "name": "cloister",
+    "version": "0.1.0",
+    "extensions": [
+        "binary_tensor_data",
+        "model_repository",
+        "model_repository(unload_dependents)",
+        "cloister_client",
+    ],
+}
+LIVE = {"live": True}
+READY = {"ready": True}
+MODEL_READY = {"name": "digits", "ready": True}
+MODEL = {
+    "name": "digits",
+    "versions": ["1", "2"],
+    "platform": "concrete_fhe",
+    "inputs": [{"name": INPUT_NAME, "datatype": "BYTES", "shape": [-1]}],
+    "outputs": [{"name": OUTPUT_NAME, "datatype": "BYTES", "shape": [-1]}],
+    "parameters": {
+        "version": "2",
+        "client_digest": DIGEST,
+        "input_bytes": 1800,
+        "output_bytes": 108264,
+        "reference": True,
+        "evaluator": "native",
+        "evaluator_reason": "avx512: equal to Concrete's run on 4 inputs",
+    },
+}
+INDEX = [
+    {"name": "digits", "version": "1", "state": "READY", "reason": ""},
+    {"name": "digits", "version": "2", "state": "READY", "reason": ""},
+    {
+        "name": "digits",
+        "version": "3",
+        "state": "UNAVAILABLE",
+        "reason": "/artifacts/digits/3/server.zip is not what was published: ...",
+    },
+]
+INDEX_REQUESTS = {
+    "all": {"summary": "All versions", "value": {}},
+    "ready": {"summary": "Those that are loaded", "value": {"ready": True}},
+}
+LOAD_REQUESTS = {
+    "current": {"summary": "The current version", "value": {}},
+    "version": {"summary": "A version", "value": {"parameters": {"version": "1"}}},
+}
+UNLOAD_REQUESTS = {
+    "plain": {"summary": "The model", "value": {}},
+    "triton": {
+        "summary": "As Triton's client says it",
+        "value": {"parameters": {"unload_dependents": False}},
+    },
+}
+INFERENCE_HEADER = {
+    "id": "42",
+    "inputs": [
+        {
+            "name": INPUT_NAME,
+            "shape": [2],
+            "datatype": "BYTES",
+            "parameters": {"binary_data_size": 3608},
+        }
+    ],
+    "outputs": [{"name": OUTPUT_NAME, "parameters": {"binary_data": True}}],
+    "parameters": {CLIENT_DIGEST_PARAMETER: DIGEST},
+}
+FRAMED_REQUEST = json.dumps(INFERENCE_HEADER) + "<3608 bytes>"
+HEADER_BYTES = len(json.dumps(INFERENCE_HEADER))
+INFERENCE_ANSWER = {
+    "model_name": "digits",
+    "model_version": "2",
+    "id": "42",
+    "outputs": [
+        {
+            "name": OUTPUT_NAME,
+            "shape": [2],
+            "datatype": "BYTES",
+            "parameters": {"binary_data_size": 216536},
+        }
+    ],
+}
+FRAMED_ANSWER = json.dumps(INFERENCE_ANSWER) + "<216536 bytes>"
+
+PROBLEMS: dict[int, dict[str, Any]] = {
+    400: {"detail": "element 0 has 1799 bytes; an encrypted input of this model has 1800"},
+    401: {"detail": "this API key is not known here"},
+    403: {"detail": "models are not loaded and unloaded by clients here (CLOISTER_MODEL_CONTROL)"},
+    404: {"detail": "there is no version 7 of digits"},
+    408: {"detail": "the body did not arrive within 30 s"},
+    409: {
+        "detail": "the input was encrypted for another client.zip than that of version 2 of "
+        "digits: download /v2/models/digits/versions/2/client and encrypt again"
+    },
+    411: {
+        "detail": "state the length of the body in Content-Length instead of sending it in chunks"
+    },
+    413: {"detail": "65 elements are too many: at most 64 go in one request"},
+    415: {"detail": "send the body without a Content-Encoding: ciphertexts do not compress"},
+    429: {"detail": "the rate limit of this API key is used up: wait as Retry-After says"},
+    500: {"detail": "the service failed to answer this request; its log says why"},
+    503: {
+        "detail": "version 3 of digits cannot be served: the circuit cannot be compiled: ...",
+        "ready": False,
+    },
+}
+"""What a problem of a status says, beside what all problems do."""
+REPOSITORY_PROBLEMS = PROBLEMS | {
+    400: {
+        "detail": "the body is not a request of this kind: parameters.config: Extra inputs are not "
+        "permitted"
+    },
+    404: {"detail": "there is no model digits; POST /v2/repository/index lists what there is"},
+    413: {"detail": "the body is larger than the 16384 bytes that are taken here"},
+    415: {"detail": "send the body without a Content-Encoding"},
+}
