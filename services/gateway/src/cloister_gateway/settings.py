@@ -29,7 +29,7 @@ class Settings(ServiceSettings):
     """Replicas that can be found behind the name; further ones get no requests."""
     replica_requests: int = Field(default=64, ge=1)
     """Requests that one replica is given at a time; the rest wait in the gateway."""
-    queue_seconds: int = Field(default=10, ge=1)
+    queue_seconds: int = Field(default=20, ge=1)
     """Seconds that a request may wait for a replica, busy or about to start, before it is answered
     503."""
     answer_seconds: int = Field(default=60, ge=1)
