@@ -3,10 +3,11 @@
 import io
 import json
 import re
+import signal
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,9 @@ def serve(service: FakeService) -> Iterator[str]:
             self.send_response(response.status_code)
             for name, value in response.headers.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(response.content)
+            with suppress(ConnectionError):
+                self.end_headers()
+                self.wfile.write(response.content)
 
         do_POST = do_GET  # noqa: N815 - the name http.server looks for
 
@@ -200,6 +202,9 @@ def serve(service: FakeService) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as overridden
             pass
 
+    # Python ignores it, but compiling a circuit has LLVM end the process on it instead: here, when
+    # a client goes away during an answer.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

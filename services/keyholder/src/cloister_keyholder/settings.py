@@ -25,8 +25,8 @@ class Settings(ServiceSettings):
     retry_seconds: float = Field(default=60, ge=0, allow_inf_nan=False)
     """How long one request is repeated while the service is unreachable or busy, in seconds."""
     processes: int = Field(default_factory=worker_threads, ge=1)
-    """Processes that encrypt; the default is the number of cores, 1 means this one alone."""
+    """Processes that encrypt many rows; the default is the number of cores, 1 means no others."""
     connections: int = Field(default=4, ge=1)
     """Requests to the service at a time."""
     batch: int = Field(default=16, ge=1)
-    """Ciphertexts in one request at most."""
+    """Ciphertexts in one request at most; fewer where the service takes fewer."""
