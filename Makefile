@@ -16,8 +16,10 @@ SOURCES := shared/src $(SERVICES:%=%/src)
 # mypy wants one folder of tests at a time: file names such as conftest.py recur.
 TESTS := $(sort $(dir $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)))
 PROJECTS := pyproject.toml shared/pyproject.toml $(SERVICES:%=%/pyproject.toml)
+# Compiled where the package is installed.
+NATIVE := $(wildcard services/*/native/*)
 
-.PHONY: help setup lock check format test test-compose demo clean
+.PHONY: help setup lock check format test test-compose bench demo clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -27,7 +29,7 @@ setup: .venv/.installed ## Install everything into .venv
 $(UV):
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv==$(UV_VERSION)
 
-.venv/.installed: $(UV) requirements/dev.txt requirements/torch.txt $(PROJECTS)
+.venv/.installed: $(UV) requirements/dev.txt requirements/torch.txt $(PROJECTS) $(NATIVE)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
 	requirements/install-torch $(UV) pip install
 	$(UV) pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
@@ -56,6 +58,9 @@ test: setup ## All tests that need no Docker
 
 test-compose: setup ## Tests of the real containers
 	$(BIN)/pytest -rP --timeout 5400 tests/compose
+
+bench: setup ## Speed, as ratios in one run: writes build/bench; wants MNIST_PATH and an idle machine
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py
 
 demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
 	$(BIN)/cloister demo --dataset $(DATASET) --clients $(CLIENTS) --samples $(SAMPLES)

@@ -72,13 +72,14 @@ def compile_published() -> Callable[[Path, DatasetName], None]:
     """Compile the current model under ``root / "models"`` into ``root / "artifacts"``."""
     # Importing Concrete ML takes seconds: only the tests that compile pay for it.
     from cloister_compiler.artifact import publish_artifact  # noqa: PLC0415
+    from cloister_compiler.selection import Precision  # noqa: PLC0415
 
     def compile_(root: Path, name: DatasetName) -> None:
         publish_artifact(
             Registry(root / "models"),
             Registry(root / "artifacts"),
             name,
-            bits=8,
+            precision=Precision(),
             publish_reference=True,
             verification_samples=4,
         )

@@ -50,8 +50,9 @@ def test_mounts(config: dict[str, Any], service: str) -> None:
     }
     assert volumes == ISOLATION[service][0]
     binds = [mount for mount in mounts if mount["type"] == "bind"]
-    # The one file of the host's that anything sees: a user's MNIST.
-    assert [mount["target"] for mount in binds] == (["/mnist.npz"] if service == "dealer" else [])
+    # The files of the host's that anything sees: a user's MNIST, and the gateway's certificate.
+    files = {"dealer": ["/mnist.npz"], "gateway": ["/tls.pem"]}
+    assert [mount["target"] for mount in binds] == files.get(service, [])
     assert all(mount["read_only"] for mount in binds)
 
 
@@ -69,17 +70,31 @@ def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
     assert networks["federation"]["internal"]
     assert networks["control"]["internal"]
     assert networks["serving"]["internal"]
+    assert networks["backend"]["internal"]
     masquerade = "com.docker.network.bridge.enable_ip_masquerade"
     assert networks["edge"]["driver_opts"][masquerade] == "false"
 
 
-def test_only_inference_is_published_and_only_on_loopback(config: dict[str, Any]) -> None:
+def test_only_the_gateway_is_published_and_only_on_loopback(config: dict[str, Any]) -> None:
     published = {
         name: [port["host_ip"] for port in service["ports"]]
         for name, service in config["services"].items()
         if service.get("ports")
     }
-    assert published == {"inference": ["127.0.0.1"]}
+    assert published == {"gateway": ["127.0.0.1"]}
+
+
+def test_key_holders_and_inference_meet_at_the_gateway_alone(config: dict[str, Any]) -> None:
+    def on(network: str) -> set[str]:
+        return {
+            name
+            for name, service in config["services"].items()
+            if network in (service.get("networks") or {})
+        }
+
+    assert on("serving") == {"keyholder", "gateway"}
+    assert on("backend") == {"inference", "gateway"}
+    assert on("edge") == {"gateway"}
 
 
 @pytest.mark.parametrize("service", ISOLATION)
@@ -91,6 +106,13 @@ def test_hardening(config: dict[str, Any], service: str) -> None:
     assert "cap_add" not in described
     assert "privileged" not in described
     assert described["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("service", ISOLATION)
+def test_no_service_can_take_all_memory_or_processes(config: dict[str, Any], service: str) -> None:
+    limits = config["services"][service]["deploy"]["resources"]["limits"]
+    assert int(limits["memory"]) >= 1 << 28
+    assert limits["pids"] >= 64
 
 
 @pytest.mark.parametrize("service", ISOLATION)

@@ -57,7 +57,7 @@ def test_every_site_took_part(stack: Stack) -> None:
 
 
 def test_containers_run_as_nobody_in_particular_and_cannot_reach_out(stack: Stack) -> None:
-    for service in ("dealer", "client", "server", "inference"):
+    for service in ("dealer", "client", "server", "inference", "gateway"):
         for container in stack.containers(service):
             assert stack.execute(container, "id", "-u").strip() == "10001"
     user = ["run", "--rm", "--no-deps", "--entrypoint"]
@@ -66,7 +66,8 @@ def test_containers_run_as_nobody_in_particular_and_cannot_reach_out(stack: Stac
 
     routes = [
         stack.execute(container, "cat", "/proc/net/route")
-        for container in [*stack.containers("client"), *stack.containers("server")]
+        for service in ("client", "server", "inference")
+        for container in stack.containers(service)
     ]
     routes += [
         stack.compose(*user, "cat", service, "/proc/net/route")
@@ -148,7 +149,7 @@ def test_a_second_up_does_no_work_twice(stack: Stack) -> None:
     assert stack.versions("digits") == ["1"]
 
 
-def test_restarting_inference_does_not_end_an_evaluation(stack: Stack) -> None:
+def test_restarting_gateway_and_inference_does_not_end_an_evaluation(stack: Stack) -> None:
     evaluation = stack.start("run", "--rm", "--no-deps", "keyholder", "evaluate", "--samples", "0")
     assert evaluation.stdout is not None
     output = []
@@ -156,7 +157,8 @@ def test_restarting_inference_does_not_end_an_evaluation(stack: Stack) -> None:
         output.append(line)
         if re.search(r"\b\d+ of 360", line):
             break
-    stack.compose("restart", "--timeout", "10", "inference")
+    for service in ("gateway", "inference"):
+        stack.compose("restart", "--timeout", "10", service)
     output += evaluation.stdout.readlines()
     assert evaluation.wait() == 0, "".join(output)
     assert "again" in "".join(output), "nothing was asked while the service was away"
@@ -165,7 +167,7 @@ def test_restarting_inference_does_not_end_an_evaluation(stack: Stack) -> None:
 
 def test_down_and_up_loses_nothing(stack: Stack) -> None:
     stack.compose("down")
-    stack.compose("up", "--detach", "--scale", "client=4", "client", "inference")
+    stack.compose("up", "--detach", "--scale", "client=4", "client", "gateway")
     stack.until(lambda: all_hold_different_shards(stack, 4), "a shard for each of 4 clients")
     assert stack.versions("digits") == ["1"]
 

@@ -3,11 +3,17 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 CLIENT_ZIP = "client.zip"
-"""Concrete ML's client side, for the key holder; the model card is added to it as card.json."""
+"""Concrete ML's client side, for the key holder; the model card is added to it as card.json, and
+circuit.json where the circuit does not take every feature of the card."""
+CIRCUIT = "circuit.json"
+"""In client.zip: ``{"features": [...]}``, the ascending indices of the card's features that the
+circuit takes; without it, it takes all."""
 SERVER_ZIP = "server.zip"
 """Concrete ML's server side, as MLIR."""
 REFERENCE = "reference.npz"
 """The circuit in the clear; absent where its publication is switched off."""
+LINEAR = "linear.npz"
+"""The integers of a linear circuit, for the service's native evaluator."""
 INPUT_TEMPLATE = "input_template.bin"
 """A serialised input with zeros for its data: every other byte of an input must equal it."""
 EVALUATION_KEYS = "evaluation_keys.bin"
@@ -22,6 +28,9 @@ class Circuit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_features: int = Field(ge=1)
+    """Features that the circuit takes."""
+    n_card_features: int = Field(ge=1)
+    """Features of the model; those that the circuit does not take have no weight in it."""
     n_outputs: int = Field(ge=1)
     bits_inputs: int = Field(ge=1)
     bits_weights: int = Field(ge=1)
@@ -49,6 +58,22 @@ class Verification(BaseModel):
     random: int = Field(ge=1)
 
 
+class Agreement(BaseModel):
+    """How often the quantised circuit predicts what the float model predicts, on synthetic rows.
+
+    The rows are made from the declared bounds and the weights: no data, and so no accuracy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    probes: int = Field(ge=1)
+    """Synthetic rows."""
+    differing: int = Field(ge=0)
+    """Rows that the two predict differently."""
+    share: float = Field(ge=0, le=1)
+    """``differing / probes``."""
+
+
 class ArtifactDetails(BaseModel):
     """The details in an artifact's manifest."""
 
@@ -61,4 +86,9 @@ class ArtifactDetails(BaseModel):
     """SHA-256 of client.zip: a ciphertext names it, and another one's is refused."""
     circuit: Circuit
     verification: Verification
+    agreement: Agreement | None = None
+    """None for a circuit that was not compared with a float model."""
+    floor_ms: float | None = Field(default=None, gt=0)
+    """Estimated milliseconds that one evaluation takes at least, on one core with AVX-512; None
+    for a circuit that is not linear."""
     libraries: dict[str, str]

@@ -39,15 +39,18 @@ class Quantiser:
 class Reference:
     """Float weights and the integer circuit made of them: ``scores = q @ weights + bias``.
 
-    The model's scores are ``output_scale * (integer_scores - output_zero_point)``.
+    The circuit takes those of the model's features that its integer weights use. The model's
+    scores are ``output_scale * (integer_scores - output_zero_point)``.
     """
 
     coef: Floats
-    """Shape (n_outputs, n_features)."""
+    """Of all features of the model, shape (n_outputs, n_features)."""
     intercept: Floats
     """Shape (n_outputs,)."""
+    features: Integers
+    """Ascending indices of the features that the circuit takes, shape (n_circuit_features,)."""
     weights: Integers
-    """Integer weights, shape (n_features, n_outputs)."""
+    """Integer weights, shape (n_circuit_features, n_outputs)."""
     bias: Integers
     """Integer bias, shape (n_outputs,)."""
     input_scale: Floats
@@ -68,13 +71,24 @@ class Reference:
             int(self.input_high),
         )
 
+    def quantise(self, unit: Floats) -> Integers:
+        """Quantise rows in [0, 1] of all features to the circuit's inputs.
+
+        Args:
+            unit: shape (n, n_features).
+
+        Returns:
+            Shape (n, n_circuit_features).
+        """
+        return self.quantiser.quantise(unit[:, self.features])
+
     def float_scores(self, unit: Floats) -> Floats:
-        """Scores of the float model for rows in [0, 1], shape (n, n_outputs)."""
+        """Scores of the float model for rows in [0, 1] of all features, shape (n, n_outputs)."""
         scores: Floats = unit @ self.coef.T + self.intercept
         return scores
 
     def integer_scores(self, quantised: Integers) -> Integers:
-        """Exact integer scores of quantised rows, shape (n, n_outputs)."""
+        """Exact integer scores of the circuit's quantised inputs, shape (n, n_outputs)."""
         scores: Integers = quantised @ self.weights + self.bias
         return scores
 
@@ -118,10 +132,12 @@ class Reference:
             CloisterError: naming the array that does not fit.
         """
         n_outputs, n_features = self.coef.shape if self.coef.ndim == 2 else (0, 0)
+        n_circuit_features = self.features.size
         for name, dtype, shape in (
             ("coef", np.float64, (n_outputs, n_features)),
             ("intercept", np.float64, (n_outputs,)),
-            ("weights", np.int64, (n_features, n_outputs)),
+            ("features", np.int64, (n_circuit_features,)),
+            ("weights", np.int64, (n_circuit_features, n_outputs)),
             ("bias", np.int64, (n_outputs,)),
             ("output_zero_point", np.int64, (n_outputs,)),
             ("input_scale", np.float64, ()),
@@ -140,6 +156,10 @@ class Reference:
                 raise CloisterError(f"reference: {name} holds values that are not finite")
         if not self.coef.size:
             raise CloisterError("reference: coef is empty")
+        if not n_circuit_features or self.features[0] < 0 or self.features[-1] >= n_features:
+            raise CloisterError(f"reference: features must be some of 0 to {n_features - 1}")
+        if (np.diff(self.features) <= 0).any():
+            raise CloisterError("reference: features must be ascending")
         if self.input_scale <= 0:
             raise CloisterError("reference: input_scale must be above 0")
         if self.output_scale == 0:

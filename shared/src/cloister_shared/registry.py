@@ -4,6 +4,10 @@ Layout: ``<root>/<name>/<n>/`` with n = 1, 2, ..., a ``manifest.json`` in each, 
 ``<root>/<name>/current``, a file that holds the number of the version in use. A version appears
 whole or not at all: it is written aside, synced, then renamed. Writers of one name take turns by a
 lock on ``<root>/<name>/.lock``, which ends with the process that holds it; readers need no lock.
+
+``<root>/<name>/.adopted`` holds the number of the version that a publisher put into use last. It is
+written after ``current``, so that an interrupted publication can be told from a rollback: of the
+first it does not know yet, and in the second ``current`` alone has changed.
 """
 
 import fcntl
@@ -26,6 +30,7 @@ from cloister_shared.files import sync, write_atomically
 
 MANIFEST = "manifest.json"
 CURRENT = "current"
+ADOPTED = ".adopted"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _VERSION = re.compile(r"[1-9][0-9]*")
 _STAGING = ".staging-"
@@ -133,10 +138,7 @@ class Registry:
         Raises:
             CloisterError: ``name`` is not valid.
         """
-        with suppress(FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
-            text = (self._folder(name) / CURRENT).read_text(encoding="utf-8").strip()
-            return int(text) if _VERSION.fullmatch(text) else None
-        return None
+        return _read_number(self._folder(name) / CURRENT)
 
     def open(self, name: str, version: int) -> Version:
         """Return a version with its manifest; its files are not yet verified.
@@ -160,6 +162,23 @@ class Registry:
                 f"{manifest.name}"
             )
         return Version(path, manifest)
+
+    def fingerprint(self, name: str, version: int) -> tuple[tuple[str, int, int, int], ...]:
+        """What tells whether a version's files have changed, without reading them.
+
+        Returns:
+            Of each file its name, inode, size in bytes, and time of change in nanoseconds; nothing
+            for a version that is not there.
+
+        Raises:
+            CloisterError: ``name`` is not valid.
+            OSError: the folder cannot be read.
+        """
+        with suppress(FileNotFoundError, NotADirectoryError):
+            files = sorted((self._folder(name) / str(version)).iterdir())
+            stated = [(path.name, path.lstat()) for path in files]
+            return tuple((file, s.st_ino, s.st_size, s.st_mtime_ns) for file, s in stated)
+        return ()
 
     def open_current(self, name: str) -> Version:
         """Return the version in use.
@@ -210,6 +229,72 @@ class Registry:
             with self._writing(name) as folder:
                 _write_current(folder, version)
 
+    def adopt(self, name: str, version: int) -> Version:
+        """Put a version that is there already into use, unless it was rolled back from.
+
+        For a publisher that finds its inputs published. It puts the version into use where its
+        publication was interrupted before that, and where other inputs were published or adopted
+        since. It leaves ``current`` alone where this version is the one that was adopted last:
+        somebody has chosen another one.
+
+        Returns:
+            The version in use, verified.
+
+        Raises:
+            CloisterError: ``name`` is not valid, or the version to be used is missing or damaged.
+            OSError: the volume is full or not writable.
+        """
+        chosen = self.current(name)
+        if chosen in self.versions(name) and self._adopted(name) == version:
+            in_use = self.open(name, chosen)
+            in_use.verify()
+            return in_use
+        adopted = self.open(name, version)
+        adopted.verify()
+        with self._writing(name) as folder:
+            _write_current(folder, version)
+            _write_adopted(folder, version)
+        return adopted
+
+    def roll_back(self, name: str, version: int | None = None) -> Version:
+        """Put another version into use, until the next one is published.
+
+        Args:
+            name: of the model.
+            version: any that is published; None for the one before the version in use.
+
+        Returns:
+            The version in use now, verified before it was put into use.
+
+        Raises:
+            CloisterError: ``name`` is not valid, there is no such version, it is damaged, or
+                another one was put into use while this waited for a publisher.
+            OSError: the volume is full or not writable.
+        """
+        current, published = self.current(name), self.versions(name)
+        if not published:
+            raise CloisterError(f"nothing is published under {name} in {self._root}")
+        if version is None:
+            if current is None:
+                raise CloisterError(f"no version of {name} is in use: name one of {published}")
+            earlier = [number for number in published if number < current]
+            if not earlier:
+                raise CloisterError(f"there is no version of {name} before {current}: {published}")
+            version = earlier[-1]
+        target = self.open(name, version)
+        target.verify()
+        with self._writing(name) as folder:
+            if self.current(name) != current:
+                raise CloisterError(
+                    f"version {self.current(name)} of {name} was put into use meanwhile: "
+                    "run this again, and name a version"
+                )
+            # A publisher that was killed after it had put its version into use has not noted it.
+            if current is not None and (self._adopted(name) or 0) < current:
+                _write_adopted(folder, current)
+            _write_current(folder, version)
+        return target
+
     def publish(
         self,
         name: str,
@@ -219,7 +304,7 @@ class Registry:
         """Write the next version and put it into use; wait while another writes under ``name``.
 
         A process killed between the two leaves the version there but not in use:
-        ``published_from`` finds it and ``set_current`` puts it into use.
+        ``published_from`` finds it and ``adopt`` puts it into use.
 
         Args:
             name: lower-case letters, digits, ``-`` and ``_``.
@@ -259,7 +344,11 @@ class Registry:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
             _write_current(folder, manifest.version)
+            _write_adopted(folder, manifest.version)
         return Version(target, manifest)
+
+    def _adopted(self, name: str) -> int | None:
+        return _read_number(self._folder(name) / ADOPTED)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
@@ -288,5 +377,16 @@ def _free_number(folder: Path) -> int:
     return max(taken, default=0) + 1
 
 
+def _read_number(path: Path) -> int | None:
+    with suppress(FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8").strip()
+        return int(text) if _VERSION.fullmatch(text) else None
+    return None
+
+
 def _write_current(folder: Path, version: int) -> None:
     write_atomically(folder / CURRENT, f"{version}\n".encode())
+
+
+def _write_adopted(folder: Path, version: int) -> None:
+    write_atomically(folder / ADOPTED, f"{version}\n".encode())

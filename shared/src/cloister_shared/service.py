@@ -41,17 +41,26 @@ class ServiceSettings(BaseSettings):
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
 
-def configure_logging(service: str) -> None:
-    """Write log lines to standard error: time in UTC, level, service, message."""
+def configure_logging(service: str, formatter: logging.Formatter | None = None) -> None:
+    """Write log lines to standard error: time in UTC, level, service, message.
+
+    Args:
+        service: stated in every line.
+        formatter: makes lines of another form; configuring again replaces the one before.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter or _text_formatter(service))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # httpx logs every request at INFO, with its URL.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _text_formatter(service: str) -> logging.Formatter:
     formatter = logging.Formatter(
         f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {service}: %(message)s", "%Y-%m-%dT%H:%M:%S"
     )
     formatter.converter = time.gmtime
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # httpx logs every request at INFO, with its URL.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return formatter
 
 
 def load_settings(settings_class: type[Settings]) -> Settings:

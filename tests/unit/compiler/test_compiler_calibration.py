@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from cloister_compiler import calibration
 from cloister_compiler.circuit import compile_model
+from cloister_compiler.quantisation import Bits, quantise
 from cloister_shared.card import ModelCard
 from cloister_shared.weights import LinearWeights
 
@@ -42,8 +43,10 @@ def test_calibration_reaches_the_exact_integer_bounds_of_the_circuit(
     rows = calibration.calibration_rows(weights.coef)
     assert rows.min() == 0
     assert rows.max() == 1
-    reference = compile_model(make_card(weights.coef), weights, bits, rows).reference
-    scores = reference.integer_scores(reference.quantiser.quantise(rows))
+    card = make_card(weights.coef)
+    quantised = quantise(card, weights, Bits(bits, bits), rows)
+    reference = compile_model(card, quantised, rows).reference
+    scores = reference.integer_scores(reference.quantise(rows))
     lowest, highest = reference.integer_bounds()
     np.testing.assert_array_equal(scores.min(axis=0), lowest)
     np.testing.assert_array_equal(scores.max(axis=0), highest)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cloister_compiler.artifact import publish_artifact
+from cloister_compiler.selection import Precision
 from cloister_shared.artifact import REFERENCE, ArtifactDetails
 from cloister_shared.errors import CloisterError
 from cloister_shared.reference import Reference
@@ -26,7 +27,12 @@ def publish(
     def publish_both(coef: Any, intercept: Any) -> Version:
         publish_model(LinearWeights(np.array(coef, float), np.array(intercept, float)))
         return publish_artifact(
-            models, artifacts, "small", bits=8, publish_reference=True, verification_samples=2
+            models,
+            artifacts,
+            "small",
+            precision=Precision(),
+            publish_reference=True,
+            verification_samples=2,
         )
 
     return publish_both
@@ -68,7 +74,7 @@ def test_it_is_proven_and_published(
     assert highest.max() - min(lowest.min(), 0) < 2**circuit.width
     # Half a step of each quantiser, and as much again where rounding a zero point shifts a clip.
     rows = np.random.default_rng(2).random((50, reference.coef.shape[1]))
-    scores = reference.dequantise(reference.integer_scores(reference.quantiser.quantise(rows)))
+    scores = reference.dequantise(reference.integer_scores(reference.quantise(rows)))
     input_step = float(reference.input_scale)
     output_step = abs(float(reference.output_scale))
     bound = (

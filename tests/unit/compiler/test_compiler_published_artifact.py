@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from concrete.ml.deployment import FHEModelClient, FHEModelServer
 
+from cloister_compiler.probes import PROBES
 from cloister_shared.artifact import (
     CARD,
+    CIRCUIT,
     CLIENT_ZIP,
     EVALUATION_KEYS,
     INPUT_TEMPLATE,
@@ -52,7 +54,9 @@ def client(artifact: Version) -> FHEModelClient:
     return opened
 
 
-def test_it_holds_what_the_services_read_and_nothing_else(artifact: Version) -> None:
+def test_it_holds_what_the_services_read_and_nothing_else(
+    name: str, artifact: Version, reference: Reference
+) -> None:
     artifact.verify()
     assert sorted(artifact.manifest.files) == sorted(
         [CLIENT_ZIP, SERVER_ZIP, CARD, REFERENCE, INPUT_TEMPLATE, EVALUATION_KEYS]
@@ -64,16 +68,32 @@ def test_it_holds_what_the_services_read_and_nothing_else(artifact: Version) -> 
     with zipfile.ZipFile(artifact.file(CLIENT_ZIP)) as archive:
         assert archive.testzip() is None
         assert ModelCard.model_validate_json(archive.read(CARD)) == read_card(artifact.file(CARD))
+        listed = json.loads(archive.read(CIRCUIT)) if CIRCUIT in archive.namelist() else None
+    # Where a circuit takes every feature, there is nothing to list.
+    assert listed == ({"features": reference.features.tolist()} if name == "digits" else None)
 
 
-def test_its_details_say_what_it_is_made_of(artifact: Version, reference: Reference) -> None:
+def test_its_details_say_what_it_is_made_of(
+    name: str, artifact: Version, reference: Reference
+) -> None:
     details = ArtifactDetails.model_validate(artifact.manifest.details)
     circuit = details.circuit
     assert details.client_digest == digest_file(artifact.path / CLIENT_ZIP)
     assert details.model_version == 1
     assert details.verification.extreme == 2 * circuit.n_outputs
-    assert (circuit.n_outputs, circuit.n_features) == reference.coef.shape
+    assert (circuit.n_outputs, circuit.n_card_features) == reference.coef.shape
+    assert (circuit.n_features, circuit.n_outputs) == reference.weights.shape
     assert (circuit.bits_inputs, circuit.bits_weights) == (8, 8)
+    # Pixels at the edge of digits have no weight; every column of breast_cancer has one.
+    assert (circuit.n_features < circuit.n_card_features) == (name == "digits")
+    agreement = details.agreement
+    assert agreement
+    assert agreement.probes == PROBES
+    assert agreement.share == agreement.differing / agreement.probes <= 0.02
+    words = circuit.n_features * circuit.lwe_dimension
+    assert details.floor_ms == pytest.approx(
+        1000 * (8 * words / 24.7e9 + words * circuit.n_outputs / 20.6e9)
+    )
     assert int(reference.input_high) - int(reference.input_low) + 1 == 2**circuit.bits_inputs
     assert circuit.signed == (reference.integer_bounds()[0].min() < 0)
     assert {"concrete-ml", "concrete-python", "cloister-compiler"} <= details.libraries.keys()
@@ -85,8 +105,8 @@ def test_stock_client_and_server_give_the_clear_result_on_random_rows(
     server = FHEModelServer(str(artifact.path))
     keys = client.get_serialized_evaluation_keys()
     rows = np.random.default_rng(7).random((6, reference.coef.shape[1]))
-    expected = reference.integer_scores(reference.quantiser.quantise(rows))
-    for row, scores in zip(rows, expected, strict=True):
+    expected = reference.integer_scores(reference.quantise(rows))
+    for row, scores in zip(rows[:, reference.features], expected, strict=True):
         result = server.run(client.quantize_encrypt_serialize(row[None, :]), keys)
         np.testing.assert_array_equal(client.deserialize_decrypt(result), scores[None, :])
         np.testing.assert_allclose(
@@ -97,7 +117,7 @@ def test_stock_client_and_server_give_the_clear_result_on_random_rows(
 
 
 def test_the_quantiser_is_that_of_concrete_ml(reference: Reference, client: FHEModelClient) -> None:
-    n_features = reference.coef.shape[1]
+    n_features = len(reference.features)
     step = float(reference.input_scale)
     rows = np.vstack(
         [
@@ -118,7 +138,7 @@ def test_quantisation_costs_little_accuracy(
     features, labels = request.getfixturevalue(f"{name}_data")
     schema = read_card(artifact.file(CARD)).data
     unit, expected = to_unit(features, schema), schema.class_indices(labels)
-    quantised = reference.integer_scores(reference.quantiser.quantise(unit))
+    quantised = reference.integer_scores(reference.quantise(unit))
     clear = np.mean(class_indices(reference.dequantise(quantised)) == expected)
     exact = np.mean(class_indices(reference.float_scores(unit)) == expected)
     assert exact > 0.9

@@ -1,6 +1,7 @@
 """When an artifact is published, and when nothing is."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +14,17 @@ import pytest
 from cloister_compiler import artifact as artifact_module
 from cloister_compiler.artifact import Calibrate, publish_artifact
 from cloister_compiler.calibration import boundary_rows
+from cloister_compiler.selection import Precision
 from cloister_shared.artifact import CARD, REFERENCE, WEIGHTS, ArtifactDetails
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights
 
-SETTINGS: dict[str, Any] = {"bits": 6, "publish_reference": True, "verification_samples": 2}
+SETTINGS: dict[str, Any] = {
+    "precision": Precision(6, 6, tolerance=0.5),
+    "publish_reference": True,
+    "verification_samples": 2,
+}
 
 
 Publish = Callable[..., Version]
@@ -55,7 +61,9 @@ def test_a_second_run_does_no_work_and_keeps_the_version(
     assert artifacts.versions("small") == [1]
 
     changes: tuple[dict[str, Any], ...] = (
-        {"bits": 5},
+        {"precision": Precision(5, 6, tolerance=0.5)},
+        {"precision": Precision(6, 5, tolerance=0.5)},
+        {"precision": Precision(6, 6, tolerance=0.4)},
         {"publish_reference": False},
         {"verification_samples": 3},
     )
@@ -63,13 +71,33 @@ def test_a_second_run_does_no_work_and_keeps_the_version(
         assert publish(**changed).manifest.version == number
         assert artifacts.current("small") == number
     publish_model(small, parameters={"C": 0.2})
-    assert publish().manifest.version == 5
+    assert publish().manifest.version == 7
 
     # Back to the first model and settings: its artifact is still there.
     models.set_current("small", 1)
     assert publish() == first
     assert artifacts.current("small") == 1
-    assert artifacts.versions("small") == [1, 2, 3, 4, 5]
+    assert artifacts.versions("small") == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_rollback_stays_until_something_new_is_published(
+    artifacts: Registry,
+    publish: Publish,
+    publish_model: Callable[..., None],
+    small: LinearWeights,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish_model(small)
+    publish()
+    publish_model(small, parameters={"C": 0.2})
+    publish()
+    artifacts.roll_back("small")
+    with caplog.at_level("INFO", "cloister_compiler"):
+        for _ in range(2):
+            assert publish().manifest.version == artifacts.current("small") == 1
+    assert "version 1 stays in use (rolled back from 2)" in caplog.messages
+    publish_model(small, parameters={"C": 0.3})
+    assert publish().manifest.version == artifacts.current("small") == 3
 
 
 def test_another_version_of_a_library_compiles_anew(
@@ -199,19 +227,26 @@ def test_a_missing_or_damaged_model_is_named(
     assert artifacts.names() == []
 
 
-def run_program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def program_environment(folder: Path) -> dict[str, str]:
+    return os.environ | {
+        "CLOISTER_MODEL": "small",
+        "CLOISTER_MODELS_DIR": str(folder / "models"),
+        "CLOISTER_ARTIFACTS_DIR": str(folder / "artifacts"),
+        "CLOISTER_BITS": "4",
+        "CLOISTER_BITS_WEIGHTS": "5",
+        "CLOISTER_TOLERANCE": "0.25",
+        "CLOISTER_PUBLISH_REFERENCE": "false",
+        "CLOISTER_VERIFICATION_SAMPLES": "3",
+    }
+
+
+def run_program(
+    folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the compiler's program on the registries in ``folder``."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env=os.environ
-        | {
-            "CLOISTER_MODEL": "small",
-            "CLOISTER_MODELS_DIR": str(folder / "models"),
-            "CLOISTER_ARTIFACTS_DIR": str(folder / "artifacts"),
-            "CLOISTER_BITS": "4",
-            "CLOISTER_PUBLISH_REFERENCE": "false",
-            "CLOISTER_VERIFICATION_SAMPLES": "3",
-        },
+        env=program_environment(folder) | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -229,8 +264,26 @@ def test_the_program_publishes_what_its_settings_say_and_exits_0(
     published.verify()
     assert REFERENCE not in published.manifest.files
     details = ArtifactDetails.model_validate(published.manifest.details)
-    assert details.circuit.bits_inputs == 4
+    assert (details.circuit.bits_inputs, details.circuit.bits_weights) == (4, 5)
     assert details.verification.random == 3
+
+
+def test_the_program_chooses_bits_and_refuses_beyond_the_tolerance(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    publish_model(small)
+    refused = run_program(tmp_path, "-m", "cloister_compiler", CLOISTER_TOLERANCE="0.001")
+    assert refused.returncode == 1
+    assert "quantised at 4 bits for inputs and 5 for weights" in refused.stderr
+    assert "CLOISTER_TOLERANCE allows 0.10 %" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert artifacts.names() == []
+    chosen = run_program(tmp_path, "-m", "cloister_compiler", CLOISTER_BITS="auto")
+    assert chosen.returncode == 0, chosen.stderr
+    assert "the cheapest within 25.00 %" in chosen.stderr
+    details = ArtifactDetails.model_validate(artifacts.open_current("small").manifest.details)
+    assert 2 <= details.circuit.bits_inputs <= 8
+    assert details.circuit.bits_weights == 5
 
 
 def test_the_program_exits_1_when_it_refuses_a_circuit_that_it_ran(
@@ -251,3 +304,62 @@ __main__.main()
     assert "Traceback" not in result.stderr
     assert result.returncode == 1
     assert artifacts.names() == []
+
+
+def test_a_run_that_was_killed_before_its_version_was_in_use_is_finished_by_the_next(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    publish_model(small)
+    run_program(tmp_path, "-m", "cloister_compiler")
+    publish_model(small, parameters={"C": 0.2})
+    killed = """
+import os, signal
+from cloister_compiler import __main__
+from cloister_shared import registry
+registry._write_current = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+__main__.main()
+"""
+    assert run_program(tmp_path, "-c", killed).returncode == -signal.SIGKILL
+    assert artifacts.versions("small") == [1, 2]
+    assert artifacts.current("small") == 1
+    result = run_program(tmp_path, "-m", "cloister_compiler")
+    assert "version 2 of small is compiled already" in result.stderr
+    assert artifacts.current("small") == 2
+    assert artifacts.versions("small") == [1, 2]
+
+
+def test_the_program_rolls_back(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    def write(folder: Path) -> dict[str, Any]:
+        small.write(folder / WEIGHTS)
+        return {}
+
+    for version in (1, 2, 3):
+        artifacts.publish("small", str(version), write)
+
+    def rolled_back(*arguments: str) -> tuple[int, str]:
+        result = run_program(tmp_path, "-m", "cloister_compiler", "rollback", *arguments)
+        assert "Traceback" not in result.stderr
+        return result.returncode, result.stderr
+
+    code, shown = rolled_back("small")
+    assert code == 0
+    assert "compiler: version 2 of small is in use, before it was 3" in shown
+    assert artifacts.current("small") == 2
+    assert rolled_back("small", "1")[0] == 0
+    assert artifacts.current("small") == 1
+    for arguments, expected, reason in (
+        (("small",), 1, "no version of small before 1"),
+        (("other",), 1, "nothing is published under other"),
+        (("small", "4"), 1, "there is no version 4"),
+        (("small", "last"), 2, "invalid int value: 'last'"),
+        ((), 2, "required: NAME"),
+    ):
+        code, shown = rolled_back(*arguments)
+        assert (code, reason in shown) == (expected, True), shown
+    (artifacts.open("small", 3).file(WEIGHTS)).write_bytes(b"x")
+    code, shown = rolled_back("small", "3")
+    assert code == 1
+    assert "not what was published" in shown
+    assert artifacts.current("small") == 1

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from cloister_compiler import artifact as artifact_module
 from cloister_compiler import calibration
 from cloister_compiler.artifact import publish_artifact
+from cloister_compiler.selection import Precision
 from cloister_compiler.verification import check_execution
 from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.datasets import schema
@@ -28,7 +29,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 Floats = np.ndarray[Any, Any]
-SETTINGS: dict[str, Any] = {"bits": 8, "publish_reference": True, "verification_samples": 4}
+SETTINGS: dict[str, Any] = {
+    "precision": Precision(),
+    "publish_reference": True,
+    "verification_samples": 4,
+}
 
 
 @pytest.fixture(scope="module")

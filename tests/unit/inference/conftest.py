@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
+from cloister_inference.limits import Limits
 from cloister_shared.artifact import CLIENT_ZIP
 from cloister_shared.digests import digest_bytes, digest_file
 from cloister_shared.open_inference import HEADER_LENGTH, decode_elements, encode_elements
@@ -26,14 +28,14 @@ MAX_BATCH = 4
 
 @dataclass
 class KeyHolder:
-    """Stock Concrete ML as a key holder, on rows in [0, 1]."""
+    """Stock Concrete ML as a key holder, on rows in [0, 1] of all features."""
 
     stock: Any
     digest: str
     reference: Reference
 
     def encrypt(self, row: np.ndarray[Any, Any]) -> bytes:
-        payload: bytes = self.stock.quantize_encrypt_serialize(row[None, :])
+        payload: bytes = self.stock.quantize_encrypt_serialize(row[None, self.reference.features])
         return payload
 
     def decrypt(self, result: bytes) -> list[int]:
@@ -41,7 +43,7 @@ class KeyHolder:
 
     def expected(self, row: np.ndarray[Any, Any]) -> list[int]:
         """Integer scores in the clear."""
-        quantised = self.reference.quantiser.quantise(row[None, :])
+        quantised = self.reference.quantise(row[None, :])
         return [int(score) for score in self.reference.integer_scores(quantised).ravel()]
 
 
@@ -83,7 +85,7 @@ def own_artifacts(artifacts: Path, tmp_path: Path) -> Path:
 
 
 def serve(root: Path) -> TestClient:
-    app = create_app(Registry(root), threads=2, max_batch=MAX_BATCH)
+    app = create_app(Registry(root), Limits(threads=2, max_batch=MAX_BATCH))
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -94,9 +96,15 @@ def service(artifacts: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def own_service(own_artifacts: Path) -> Iterator[TestClient]:
-    with serve(own_artifacts) as client:
-        yield client
+def start_own(own_artifacts: Path) -> Iterator[Callable[[], TestClient]]:
+    """Start services over ``own_artifacts`` as they are by then."""
+    with ExitStack() as started:
+        yield lambda: started.enter_context(serve(own_artifacts))
+
+
+@pytest.fixture
+def own_service(start_own: Callable[[], TestClient]) -> TestClient:
+    return start_own()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from cloister_inference.app import create_app
 from cloister_inference.body import read_body
+from cloister_inference.limits import Limits
 from cloister_inference.payload import PayloadForm
 from cloister_inference.problems import (
     LengthRequiredError,
@@ -34,8 +35,9 @@ os.environ.pop("OMP_NUM_THREADS", None)
 import cloister_inference.__main__
 from pathlib import Path
 from cloister_inference.app import create_app
+from cloister_inference.limits import Limits
 from cloister_shared.registry import Registry
-create_app(Registry(Path("artifacts")), threads=1, max_batch=1)
+create_app(Registry(Path("artifacts")), Limits(threads=1, max_batch=1))
 print(sorted({"torch", "concrete.fhe", "concrete.ml", "sklearn"} & set(sys.modules)))
 print("concrete.compiler" in sys.modules, os.environ["OMP_NUM_THREADS"])
 """
@@ -48,6 +50,7 @@ print("concrete.compiler" in sys.modules, os.environ["OMP_NUM_THREADS"])
 def test_the_length_of_a_form_that_ends_with_its_data_is_checked() -> None:
     circuit = Circuit(
         n_features=1,
+        n_card_features=1,
         n_outputs=1,
         bits_inputs=8,
         bits_weights=8,
@@ -74,6 +77,8 @@ def test_every_operation_is_described(service: TestClient) -> None:
         "/v2/health/live",
         "/v2/health/ready",
         "/v2/repository/index",
+        "/v2/repository/models/{name}/load",
+        "/v2/repository/models/{name}/unload",
         *(
             prefix + suffix
             for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
@@ -88,7 +93,8 @@ def test_every_operation_is_described(service: TestClient) -> None:
             assert operation["description"], path
             # FastAPI's own form of errors, which is never sent.
             assert "422" not in operation["responses"], path
-            assert ("404" in operation["responses"]) == ("{name}" in path), path
+            missing = "{name}" in path or path == "/v2/health/ready"
+            assert ("404" in operation["responses"]) == missing, path
             parameters = {parameter["name"] for parameter in operation.get("parameters", [])}
             assert {name for name in ("name", "version") if "{" + name in path} <= parameters
             if path.endswith("/infer"):
@@ -98,7 +104,7 @@ def test_every_operation_is_described(service: TestClient) -> None:
 
 
 def test_a_defect_is_answered_without_its_details(tmp_path: Path, protocol: Any) -> None:
-    app = create_app(Registry(tmp_path), threads=1, max_batch=1)
+    app = create_app(Registry(tmp_path), Limits(threads=1, max_batch=1))
 
     @app.get("/defect")
     def defect() -> None:

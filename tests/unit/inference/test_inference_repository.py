@@ -1,11 +1,10 @@
 """What is published, what of it can be served, and what happens when it changes."""
 
+import gc
 import io
 import json
-import threading
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
-from cloister_inference.model import load_model
-from cloister_inference.problems import RETRY_SECONDS, UnavailableError, UnknownError
-from cloister_inference.repository import Repository
+from cloister_inference.limits import Limits
+from cloister_inference.model import Model, load_model
+from cloister_inference.native import kernels
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
-from cloister_shared.registry import Registry, Version
+from cloister_shared.registry import Registry
+
+Start = Callable[[], TestClient]
 
 
 def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) -> None:
@@ -32,9 +33,11 @@ def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) ->
         "parameters": {
             "version": "1",
             "client_digest": digest_bytes(client),
-            "input_bytes": 1800,
+            "input_bytes": 1680,
             "output_bytes": service.get("/v2/models/digits").json()["parameters"]["output_bytes"],
             "reference": True,
+            "evaluator": "native",
+            "evaluator_reason": f"{kernels()[0]}: equal to Concrete's run on 4 inputs",
         },
     }
     assert service.get("/v2/models/digits").json() == expected
@@ -44,7 +47,12 @@ def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) ->
 def test_the_server_says_what_it_is(service: TestClient) -> None:
     answer = service.get("/v2").json()
     assert answer["name"] == "cloister"
-    assert answer["extensions"] == ["binary_tensor_data", "cloister_client"]
+    assert answer["extensions"] == [
+        "binary_tensor_data",
+        "model_repository",
+        "model_repository(unload_dependents)",
+        "cloister_client",
+    ]
     assert service.get("/v2/health/live").json() == {"live": True}
     assert service.get("/v2/health/ready").json() == {"ready": True}
     for path in ("digits", "digits/versions/1"):
@@ -86,42 +94,20 @@ def test_downloads_are_the_published_files(
 
 
 def test_a_reference_that_was_not_published_is_not_found(
-    own_artifacts: Path, own_service: TestClient, protocol: Any
+    own_artifacts: Path, start_own: Start, protocol: Any
 ) -> None:
     manifest = own_artifacts / "digits" / "1" / "manifest.json"
     content = json.loads(manifest.read_text())
     del content["files"]["reference.npz"]
     manifest.write_text(json.dumps(content))
+    own_service = start_own()
     response = own_service.get("/v2/models/digits/versions/1/reference")
     assert protocol.problem(response)[0] == 404
     assert own_service.get("/v2/models/digits").json()["parameters"]["reference"] is False
 
 
-def test_a_new_version_is_served_without_a_restart(
-    own_service: TestClient,
-    republish: Any,
-    protocol: Any,
-    digits: Any,
-    digits_payload: bytes,
-    own_artifacts: Path,
-) -> None:
-    first = protocol.raw(own_service, "digits", digits_payload, digits.digest)
-    assert first.headers["cloister-model-version"] == "1"
-    republish("digits")
-    second = protocol.raw(own_service, "digits", digits_payload, digits.digest)
-    assert second.headers["cloister-model-version"] == "2"
-    metadata = own_service.get("/v2/models/digits").json()
-    assert metadata["versions"] == ["1", "2"]
-    assert metadata["parameters"]["version"] == "2"
-    # The former is still there for those who name it, and may become current again.
-    former = protocol.raw(own_service, "digits/versions/1", digits_payload)
-    assert former.headers["cloister-model-version"] == "1"
-    Registry(own_artifacts).set_current("digits", 1)
-    assert own_service.get("/v2/models/digits").json()["parameters"]["version"] == "1"
-
-
 def test_a_ciphertext_for_a_former_version_is_a_conflict(
-    own_service: TestClient,
+    start_own: Start,
     own_artifacts: Path,
     republish: Any,
     protocol: Any,
@@ -133,6 +119,7 @@ def test_a_ciphertext_for_a_former_version_is_a_conflict(
         with zipfile.ZipFile(archive, "a") as opened:
             opened.writestr("note", "another client")
         republish("digits", files={"client.zip": archive.getvalue()})
+    own_service = start_own()
     assert own_service.get("/v2/models/digits/ready").status_code == 200
     response = protocol.raw(own_service, "digits", digits_payload, digits.digest)
     assert protocol.problem(response)[0] == 409
@@ -158,13 +145,14 @@ def flip_a_bit(path: Path) -> None:
     ],
 )
 def test_a_damaged_artifact_is_not_served(
-    own_artifacts: Path, own_service: TestClient, protocol: Any, digits_payload: bytes, file: str
+    own_artifacts: Path, start_own: Start, protocol: Any, digits_payload: bytes, file: str
 ) -> None:
     path = own_artifacts / "digits" / "1" / file
     if file == "manifest.json":
         path.write_text("{")
     else:
         flip_a_bit(path)
+    own_service = start_own()
     for response in (
         own_service.get("/v2/models/digits/ready"),
         own_service.get("/v2/models/digits/versions/1/ready"),
@@ -186,7 +174,7 @@ def test_a_damaged_artifact_is_not_served(
 
 
 def test_a_version_that_cannot_be_loaded_leaves_nothing(
-    own_artifacts: Path, own_service: TestClient, republish: Any, tmp_path: Path
+    own_artifacts: Path, republish: Any, tmp_path: Path
 ) -> None:
     republish("digits", circuit={"output_bytes": 1})
     work_dir = tmp_path / "work"
@@ -195,15 +183,26 @@ def test_a_version_that_cannot_be_loaded_leaves_nothing(
     with pytest.raises(CloisterError, match="output"):
         load_model(registry.open("digits", 2), work_dir)
     assert not list(work_dir.iterdir())
-    assert load_model(registry.open("digits", 1), work_dir).version == 1
-    assert len(list(work_dir.iterdir())) == 1
 
 
-def test_a_missing_file_is_not_served(
-    own_artifacts: Path, own_service: TestClient, protocol: Any
+def test_the_library_of_a_model_goes_when_nothing_uses_it_any_more(
+    artifacts: Path, tmp_path: Path, digits_payload: bytes
 ) -> None:
+    published = Registry(artifacts).open("digits", 1)
+    model: Model | None = load_model(published, tmp_path, "concrete")
+    assert model is not None
+    evaluating = model.circuit.evaluate
+    model = None
+    assert len(list(tmp_path.iterdir())) == 1
+    assert evaluating(digits_payload)
+    del evaluating
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_file_is_not_served(own_artifacts: Path, start_own: Start, protocol: Any) -> None:
     (own_artifacts / "digits" / "1" / "server.zip").unlink()
-    assert protocol.problem(own_service.get("/v2/models/digits/ready"))[0] == 503
+    assert protocol.problem(start_own().get("/v2/models/digits/ready"))[0] == 503
 
 
 @pytest.mark.parametrize("root", ["missing", "empty", "damaged"])
@@ -217,7 +216,7 @@ def test_without_a_model_the_service_lives_but_is_not_ready(
         folder = own_artifacts
         for name in ("digits", "breast_cancer"):
             flip_a_bit(folder / name / "1" / "server.zip")
-    with TestClient(create_app(Registry(folder), threads=1, max_batch=1)) as service:
+    with TestClient(create_app(Registry(folder), Limits(threads=1, max_batch=1))) as service:
         assert service.get("/v2/health/live").status_code == 200
         response = service.get("/v2/health/ready")
         assert protocol.problem(response)[0] == 503
@@ -227,9 +226,10 @@ def test_without_a_model_the_service_lives_but_is_not_ready(
 
 
 def test_a_model_without_a_current_version_says_so(
-    own_artifacts: Path, own_service: TestClient, protocol: Any
+    own_artifacts: Path, start_own: Start, protocol: Any
 ) -> None:
     (own_artifacts / "digits" / "current").write_text("none")
+    own_service = start_own()
     status, detail = protocol.problem(own_service.get("/v2/models/digits"))
     assert status == 503
     assert "current" in detail
@@ -268,7 +268,7 @@ def test_settings_written_by_any_python_3_11_are_read(
     for members in (by_value, by_name):
         settings = configuration(own_artifacts) | members
         republish("digits", members={"configuration.json": json.dumps(settings).encode()})
-        assert own_service.get("/v2/models/digits/ready").status_code == 200
+        assert own_service.post("/v2/repository/models/digits/load").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_settings_that_are_not_supported_are_refused(
 ) -> None:
     settings = configuration(own_artifacts) | change
     republish("digits", members={"configuration.json": json.dumps(settings).encode()})
-    status, detail = protocol.problem(own_service.get("/v2/models/digits/ready"))
+    status, detail = protocol.problem(own_service.get("/v2/models/digits/versions/2/ready"))
     assert status == 503
     assert reason in detail
 
@@ -323,7 +323,7 @@ def test_an_archive_with_other_content_is_refused(
     reason: str,
 ) -> None:
     republish("digits", members=members)
-    status, detail = protocol.problem(own_service.get("/v2/models/digits/ready"))
+    status, detail = protocol.problem(own_service.get("/v2/models/digits/versions/2/ready"))
     assert status == 503
     assert reason in detail
 
@@ -336,7 +336,7 @@ def test_an_archive_with_other_content_is_refused(
         pytest.param({"files": {"client.zip": b"no archive"}}, id="other client"),
         pytest.param({"files": {"evaluation_keys.bin": b"none"}}, id="no keys"),
         pytest.param({"files": {"input_template.bin": b"short"}}, id="short template"),
-        pytest.param({"files": {"input_template.bin": bytes(1800)}}, id="zero template"),
+        pytest.param({"files": {"input_template.bin": bytes(1680)}}, id="zero template"),
         pytest.param({"circuit": {"input_bytes": 1801}}, id="input bytes"),
         pytest.param({"circuit": {"output_bytes": 1}}, id="output bytes"),
         pytest.param({"circuit": {"input_data_bytes": 4000}}, id="data bytes"),
@@ -348,87 +348,4 @@ def test_an_artifact_that_contradicts_itself_is_refused(
     own_service: TestClient, republish: Any, protocol: Any, changes: dict[str, Any]
 ) -> None:
     republish("digits", **changes)
-    assert protocol.problem(own_service.get("/v2/models/digits/ready"))[0] == 503
-
-
-class TestRepository:
-    """The cache alone, with a loader that counts."""
-
-    @pytest.fixture
-    def registry(self, tmp_path: Path) -> Registry:
-        registry = Registry(tmp_path)
-        registry.publish("model", "first", lambda _folder: {})
-        return registry
-
-    def test_a_version_loads_once(self, registry: Registry) -> None:
-        loads: list[int] = []
-        all_asked = threading.Barrier(8)
-        a_second_load = threading.Barrier(2)
-
-        def load(version: Version) -> Any:
-            loads.append(version.manifest.version)
-            # Leaves time for another one to begin, which none must.
-            with suppress(threading.BrokenBarrierError):
-                a_second_load.wait(timeout=0.5)
-            return object()
-
-        repository = Repository(registry, load)
-
-        def ask(_: int) -> object:
-            all_asked.wait()
-            return repository.get("model")
-
-        with ThreadPoolExecutor(8) as pool:
-            models = set(pool.map(ask, range(8)))
-        assert loads == [1]
-        assert len(models) == 1
-
-    def test_a_failure_is_kept_for_a_while_and_then_tried_again(self, registry: Registry) -> None:
-        outcomes: list[Any] = [CloisterError("broken"), OSError("unreadable"), "a model"]
-        now = 100.0
-
-        def load(_version: Version) -> Any:
-            outcome = outcomes.pop(0)
-            if isinstance(outcome, Exception):
-                raise outcome
-            return outcome
-
-        repository = Repository(registry, load, clock=lambda: now)
-        for reason in ("broken", "unreadable"):
-            for _ in range(2):
-                with pytest.raises(UnavailableError, match=reason):
-                    repository.get("model")
-            assert not repository.any_servable()
-            assert [state.reason for state in repository.states()] == [
-                f"version 1 of model cannot be served: {reason}"
-            ]
-            now += RETRY_SECONDS
-        assert str(repository.get("model")) == "a model"
-        now += 10 * RETRY_SECONDS
-        assert str(repository.get("model", "1")) == "a model"
-        assert not outcomes
-
-    def test_what_was_never_published_is_unknown(self, registry: Registry) -> None:
-        repository = Repository(registry, lambda _version: pytest.fail("nothing to load"))
-        for name, version in (("other", None), ("model", "2"), ("../x", "1"), ("../x", None)):
-            with pytest.raises(UnknownError):
-                repository.get(name, version)
-
-    def test_an_unreadable_registry_is_unavailable(
-        self, registry: Registry, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def refuse(*_arguments: object) -> Any:
-            raise PermissionError("not yours")
-
-        for method in ("names", "versions", "current"):
-            monkeypatch.setattr(registry, method, refuse)
-        repository = Repository(registry, lambda _version: pytest.fail("never"))
-        assert not repository.any_servable()
-        for ask in (
-            repository.states,
-            lambda: repository.versions("model"),
-            lambda: repository.get("model"),
-            lambda: repository.get("model", "1"),
-        ):
-            with pytest.raises(UnavailableError, match="cannot be read"):
-                ask()
+    assert protocol.problem(own_service.get("/v2/models/digits/versions/2/ready"))[0] == 503

@@ -88,7 +88,7 @@ def test_every_fixed_byte_is_checked(
     next_good_request_succeeds: Callable[[], None],
 ) -> None:
     metadata = service.get("/v2/models/digits").json()["parameters"]
-    data = range(64, 64 + 64 * 24)
+    data = range(64, 64 + 24 * len(digits.reference.features))
     fixed = [index for index in range(metadata["input_bytes"]) if index not in data]
     # All of the framing, and a sample of what follows the ciphertexts.
     rest = np.random.default_rng(2).permutation(fixed[64:])[:60]
@@ -107,7 +107,7 @@ def test_the_bytes_of_ciphertexts_are_free(
     """Any seed and body is a ciphertext; what it decrypts to is the sender's affair."""
     mutated = bytearray(digits_payload)
     mutated[64] ^= 1
-    mutated[64 + 64 * 24 - 1] ^= 0x80
+    mutated[64 + 24 * len(digits.reference.features) - 1] ^= 0x80
     response = protocol.raw(service, "digits", bytes(mutated), digits.digest)
     assert response.status_code == 200
 

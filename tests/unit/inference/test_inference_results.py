@@ -1,7 +1,6 @@
 """What comes back decrypts to what the model computes in the clear."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.data_plane import DataPlane
+from cloister_inference.evaluators import Evaluators
+from cloister_inference.limits import Limits
+from cloister_inference.metrics import Metrics
 from cloister_shared.classification import class_indices
 from cloister_shared.datasets import schema
 from cloister_shared.open_inference import encode_elements
@@ -120,6 +122,7 @@ def test_an_evaluation_stops_at_the_first_malformed_element() -> None:
                 raise ValueError(index)
 
     class Circuit:
+        name = "fake"
         evaluated: list[bytes] = []  # noqa: RUF012 - one instance, one test
 
         def evaluate(self, payload: bytes) -> bytes:
@@ -127,10 +130,13 @@ def test_an_evaluation_stops_at_the_first_malformed_element() -> None:
             return payload
 
     class Model:
+        name, version = "fake", 1
         form, circuit = Form(), Circuit()
 
-    with ThreadPoolExecutor(1) as pool:
-        plane = DataPlane(None, pool, 4)  # type: ignore[arg-type] # no model is looked up
+    metrics = Metrics()
+    with Evaluators(1, 4, metrics) as evaluators:
+        limits = Limits(threads=1, max_batch=4)
+        plane = DataPlane(None, evaluators, limits, metrics)  # type: ignore[arg-type] # not used
         with pytest.raises(ValueError, match="1"):
             asyncio.run(plane.evaluate(Model(), [b"good", b"bad"]))  # type: ignore[arg-type]
         assert not Circuit.evaluated

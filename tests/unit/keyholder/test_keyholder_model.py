@@ -26,7 +26,7 @@ def test_many_classes_equal_the_clear_circuit_bit_by_bit(
 ) -> None:
     rows = digits_data[0][:12]
     unit = to_unit(rows, digits.card.data)
-    clear = digits_reference.integer_scores(digits_reference.quantiser.quantise(unit))
+    clear = digits_reference.integer_scores(digits_reference.quantise(unit))
     answers = [digits.ask(row).integer_scores for row in digits.quantise(rows)]
     np.testing.assert_array_equal(answers, clear)
     scores = digits_reference.dequantise(clear)
@@ -39,7 +39,7 @@ def test_two_classes_equal_the_clear_circuit_and_are_labelled(
 ) -> None:
     rows, labels = breast_cancer_data[0][:40], breast_cancer_data[1][:40]
     unit = to_unit(rows, breast_cancer.card.data)
-    quantised = breast_cancer_reference.quantiser.quantise(unit)
+    quantised = breast_cancer_reference.quantise(unit)
     scores = breast_cancer_reference.dequantise(breast_cancer_reference.integer_scores(quantised))
     found = breast_cancer.decision_function(rows)
     assert found.shape == (40,)
@@ -94,7 +94,7 @@ def test_the_layout_of_rows_does_not_matter(
 def test_a_strided_row_is_encrypted_as_it_reads(
     digits: EncryptedModel, digits_service: FakeService, digits_reference: Reference
 ) -> None:
-    backwards = np.arange(64, dtype=np.int64)[::-1]
+    backwards = np.arange(len(digits_reference.features), dtype=np.int64)[::-1]
     query = digits.encrypt(backwards)
     np.testing.assert_array_equal(
         query.decrypt(digits_service.run(query.ciphertext)),

@@ -6,10 +6,12 @@ import json
 import math
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fake_service import FakeService, rezip, specs_of
 
@@ -24,7 +26,8 @@ from cloister_keyholder import api as api_module
 from cloister_keyholder.archive import read_members
 from cloister_keyholder.package import open_package
 from cloister_keyholder.parameters import read_specs, smallest_safe_log2_std
-from cloister_shared.artifact import CLIENT_ZIP
+from cloister_shared.artifact import CIRCUIT, CLIENT_ZIP
+from cloister_shared.reference import Reference
 
 URL = "http://service.test"
 Json = dict[str, Any]
@@ -243,8 +246,70 @@ def test_a_circuit_that_does_not_fit_the_card_is_refused(
     client_zip: bytes, breast_cancer_folder: Path
 ) -> None:
     card = (breast_cancer_folder / "card.json").read_bytes()
-    with pytest.raises(InvalidClientPackage, match="64 inputs and 10 outputs"):
-        open_package(rezip(client_zip, {"card.json": card}))
+    with pytest.raises(InvalidClientPackage, match=r"of 59 inputs and 10 .* say 30 and 1"):
+        open_package(rezip(client_zip, {"card.json": card, CIRCUIT: None}))
+
+
+def test_the_features_of_a_circuit_are_those_it_lists(
+    client_zip: bytes, digits_reference: Reference
+) -> None:
+    package = open_package(client_zip)
+    np.testing.assert_array_equal(package.features, digits_reference.features)
+    # Pixels that are the same in every digit have no weight.
+    assert len(package.features) < package.card.data.n_features
+
+
+def test_without_a_list_a_circuit_takes_every_feature(breast_cancer_folder: Path) -> None:
+    archive = (breast_cancer_folder / CLIENT_ZIP).read_bytes()
+    assert CIRCUIT not in read_members(archive, limit=1 << 20)
+    np.testing.assert_array_equal(open_package(archive).features, np.arange(30))
+    listed = json.dumps({"features": list(range(30))}).encode()
+    np.testing.assert_array_equal(
+        open_package(rezip(archive, {CIRCUIT: listed})).features, np.arange(30)
+    )
+
+
+def hostile_lists(features: list[int]) -> dict[str, Any]:
+    """Lists for a circuit of as many features as these, each wrong in one way."""
+    return {
+        "one less": features[1:],
+        "one more": sorted({*features, *range(64)} - {64})[: len(features) + 1],
+        "none": [],
+        "descending": features[::-1],
+        "two exchanged": [features[1], features[0], *features[2:]],
+        "one twice": [features[1], *features[1:]],
+        "negative": [-1, *features[1:]],
+        "beyond the card": [*features[:-1], 64],
+        "huge": [*features[:-1], 1 << 200],
+        "a fraction": [features[0], features[1] + 0.5, *features[2:]],
+        "floats": [float(index) for index in features],
+        "texts": [str(index) for index in features],
+        "truth values": [False, True, *features[2:]],
+        "nothing": None,
+        "nested": [features],
+        "an object": {str(index): index for index in features},
+    }
+
+
+@pytest.mark.parametrize("case", hostile_lists(list(range(9))))
+def test_a_hostile_list_of_features_is_refused(
+    case: str, client_zip: bytes, digits_reference: Reference
+) -> None:
+    features = hostile_lists(digits_reference.features.tolist())[case]
+    hostile = rezip(client_zip, {CIRCUIT: json.dumps({"features": features}).encode()})
+    with pytest.raises(InvalidClientPackage, match=CIRCUIT):
+        open_package(hostile)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"null", b"[]", b"{}", b"[" * 100_000, b"\xff", b'{"features": [0], "more": 1}'],
+)
+def test_another_member_than_a_list_of_features_is_refused(
+    content: bytes | None, client_zip: bytes
+) -> None:
+    with pytest.raises(InvalidClientPackage):
+        open_package(rezip(client_zip, {CIRCUIT: content}))
 
 
 def test_a_quantiser_that_does_not_fit_the_circuit_is_refused(client_zip: bytes) -> None:
@@ -292,7 +357,7 @@ def test_many_members_together_count(client_zip: bytes) -> None:
     archive = rezip(client_zip, {})
     total = sum(len(content) for content in read_members(archive, limit=1 << 20).values())
     grown = rezip(client_zip, dict(members))
-    assert len(read_members(grown, limit=total + 10_000)) == 14
+    assert len(read_members(grown, limit=total + 10_000)) == 15
     with pytest.raises(InvalidClientPackage, match="more bytes"):
         read_members(grown, limit=total + 9_999)
     with pytest.raises(InvalidClientPackage, match="members"):
@@ -351,6 +416,22 @@ def test_a_client_zip_without_end_is_refused(
     monkeypatch.setattr(api_module, "CLIENT_LIMIT", len(digits_service.client_zip) - 1)
     with pytest.raises(InvalidAnswer, match="more than"):
         EncryptedModel(URL, "digits", transport=digits_service.transport)
+
+
+def test_a_reference_on_other_features_is_refused(
+    digits: EncryptedModel,
+    digits_service: FakeService,
+    digits_reference: Reference,
+    tmp_path: Path,
+) -> None:
+    others = digits_reference.features.copy()
+    unused = np.setdiff1d(np.arange(64), others)[0]
+    others[np.searchsorted(others, unused) - 1] = unused
+    replace(digits_reference, features=np.sort(others)).write(tmp_path / "reference.npz")
+    content = (tmp_path / "reference.npz").read_bytes()
+    digits_service.interceptors = [lambda _: httpx.Response(200, content=content)]
+    with pytest.raises(InvalidAnswer, match="another model"):
+        digits.reference()
 
 
 def test_a_damaged_reference_is_refused(

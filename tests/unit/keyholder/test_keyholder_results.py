@@ -82,7 +82,8 @@ def test_a_hostile_result_from_a_file_is_refused_and_costs_the_key(
 def test_another_circuits_result_is_refused(
     digits: EncryptedModel, digits_service: FakeService, breast_cancer: EncryptedModel
 ) -> None:
-    result = digits_service.run(digits.encrypt(np.zeros(64, dtype=np.int64)).ciphertext)
+    (row,) = digits.quantise(np.zeros((1, 64)))
+    result = digits_service.run(digits.encrypt(row).ciphertext)
     with pytest.raises(InvalidResult):
         breast_cancer.encrypt(np.zeros(30, dtype=np.int64)).decrypt(result)
 

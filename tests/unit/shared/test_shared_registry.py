@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.registry import CURRENT, MANIFEST, Manifest, Registry
+from cloister_shared.registry import ADOPTED, CURRENT, MANIFEST, Manifest, Registry
 
 FILES = {"one.bin": b"1" * 1000, "other.txt": b"text"}
 Write = Callable[[Path], dict[str, Any]]
@@ -48,11 +48,11 @@ def folder(registry: Registry, tmp_path: Path) -> Path:
 
 
 def left_over(folder: Path) -> list[str]:
-    """Names in the folder that are neither versions, nor ``current``, nor the lock."""
+    """Names in the folder that are neither versions, nor the lock, nor say what is in use."""
     return sorted(
         path.name
         for path in folder.iterdir()
-        if not path.name.isdecimal() and path.name not in (CURRENT, ".lock")
+        if not path.name.isdecimal() and path.name not in (ADOPTED, CURRENT, ".lock")
     )
 
 
@@ -119,6 +119,8 @@ def test_a_name_that_is_not_one_reaches_no_file(registry: Registry, name: str) -
         lambda: registry.open_current(name),
         lambda: registry.published_from(name, "inputs"),
         lambda: registry.set_current(name, 1),
+        lambda: registry.adopt(name, 1),
+        lambda: registry.roll_back(name),
         lambda: registry.publish(name, "inputs", writing(FILES)),
     ):
         with pytest.raises(CloisterError, match="is not a model name"):
@@ -372,11 +374,121 @@ registry.publish("digits", "of the child", write)
     assert registry.current("digits") is None
     found = registry.published_from("digits", "of the child")
     assert found is not None
-    found.verify()
-    registry.set_current("digits", 1)
-    assert registry.open_current("digits") == found
+    assert registry.adopt("digits", 1) == registry.open_current("digits") == found
     registry.publish("digits", "inputs", writing(FILES))
     assert left_over(root / "digits") == []
+
+
+@pytest.fixture
+def two(registry: Registry, folder: Path) -> Registry:
+    """A registry with two versions of ``digits``, the second in use."""
+    registry.publish("digits", "other inputs", writing({"one.bin": b"2"}))
+    return registry
+
+
+def test_a_rollback_stays_when_the_same_inputs_come_again(two: Registry) -> None:
+    assert two.roll_back("digits") == two.open_current("digits") == two.open("digits", 1)
+    for _ in range(2):
+        assert two.adopt("digits", 2).manifest.version == two.current("digits") == 1
+    # And so does a number that somebody has written into the file.
+    two.set_current("digits", 2)
+    two.set_current("digits", 1)
+    assert two.adopt("digits", 2).manifest.version == 1
+
+
+def test_what_is_published_after_a_rollback_is_in_use(two: Registry) -> None:
+    two.roll_back("digits", 1)
+    assert two.publish("digits", "third", writing(FILES)).manifest.version == 3
+    assert two.current("digits") == 3
+    assert two.roll_back("digits").manifest.version == 2
+    assert two.roll_back("digits").manifest.version == 1
+    assert two.adopt("digits", 3).manifest.version == 1
+
+
+def test_inputs_that_were_not_the_last_are_adopted(two: Registry) -> None:
+    """Settings that go back and forth: each time the version made from them comes into use."""
+    for version in (1, 2, 1):
+        assert two.adopt("digits", version).manifest.version == two.current("digits") == version
+    assert two.roll_back("digits", 2).manifest.version == 2
+    assert two.adopt("digits", 1).manifest.version == 2
+    assert two.adopt("digits", 2).manifest.version == 2
+
+
+def test_a_version_that_is_not_noted_as_adopted_is_adopted(two: Registry, folder: Path) -> None:
+    """As of a publisher that was killed before it could, or of an earlier release."""
+    (folder / ADOPTED).unlink()
+    two.set_current("digits", 1)
+    assert two.adopt("digits", 2).manifest.version == two.current("digits") == 2
+    (folder / ADOPTED).unlink()
+    # A rollback right after it is one all the same.
+    two.roll_back("digits")
+    assert two.adopt("digits", 2).manifest.version == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff", b"7\n"])
+def test_a_current_that_names_nothing_is_mended_by_adoption(
+    two: Registry, folder: Path, content: bytes
+) -> None:
+    (folder / CURRENT).write_bytes(content)
+    assert two.adopt("digits", 2).manifest.version == two.current("digits") == 2
+
+
+def test_a_damaged_version_is_neither_rolled_back_to_nor_adopted(
+    two: Registry, folder: Path
+) -> None:
+    (folder / "1" / "one.bin").write_bytes(b"x")
+    uses: tuple[Callable[[], Any], ...] = (
+        lambda: two.roll_back("digits"),
+        lambda: two.roll_back("digits", 1),
+        lambda: two.adopt("digits", 1),
+    )
+    for use in uses:
+        with pytest.raises(CloisterError, match=r"one\.bin is not what was published"):
+            use()
+        assert two.current("digits") == 2
+    # One that was rolled back from may be damaged: it is not in use.
+    (folder / "1" / "one.bin").write_bytes(FILES["one.bin"])
+    two.roll_back("digits")
+    (folder / "2" / "one.bin").write_bytes(b"x")
+    assert two.adopt("digits", 2).manifest.version == 1
+
+
+def test_there_must_be_something_to_roll_back_to(two: Registry, folder: Path) -> None:
+    with pytest.raises(CloisterError, match="no version 3 of digits"):
+        two.roll_back("digits", 3)
+    with pytest.raises(CloisterError, match="nothing is published under mnist"):
+        two.roll_back("mnist")
+    two.roll_back("digits")
+    with pytest.raises(CloisterError, match=r"no version of digits before 1: \[1, 2\]"):
+        two.roll_back("digits")
+    (folder / CURRENT).write_bytes(b"x")
+    with pytest.raises(CloisterError, match=r"no version of digits is in use: name one of \[1, 2"):
+        two.roll_back("digits")
+    assert two.roll_back("digits", 2).manifest.version == 2
+
+
+def test_a_rollback_that_waited_for_a_publisher_leaves_what_it_published(
+    two: Registry, folder: Path, waited: threading.Event
+) -> None:
+    reasons: list[str] = []
+
+    def roll_back() -> None:
+        try:
+            two.roll_back("digits")
+        except CloisterError as error:
+            reasons.append(str(error))
+
+    thread = threading.Thread(target=roll_back, daemon=True)
+    with child(folder.parent, WAITING_WRITER) as process:
+        assert line(process.stdout) == "writing"
+        thread.start()
+        assert waited.wait(60)
+        tell(process)
+        assert line(process.stdout) == "done"
+    thread.join(60)
+    assert two.current("digits") == 3
+    assert len(reasons) == 1
+    assert "version 3 of digits was put into use meanwhile" in reasons[0]
 
 
 class Waited(logging.Handler):

@@ -44,6 +44,20 @@ def test_a_published_training_is_not_done_again_and_needs_no_superlink(
     assert registry.current("digits") == 1
 
 
+def test_a_published_training_that_was_rolled_back_from_stays_so(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings(superlink=NOBODY)
+    publish(settings, "of other settings")
+    publish(settings)
+    registry = Registry(settings.models_dir)
+    registry.roll_back("digits")
+    with caplog.at_level("INFO", "cloister_trainer"):
+        train_once(settings)
+    assert registry.current("digits") == 1
+    assert "version 1 stays in use (rolled back from 2)" in caplog.messages
+
+
 def test_a_damaged_one_is_told(make_settings: MakeSettings) -> None:
     settings = make_settings(superlink=NOBODY)
     publish(settings)

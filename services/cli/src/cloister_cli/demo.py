@@ -107,6 +107,9 @@ def run_demo(demo: Demo, folder: Path) -> None:
             "cloister_inference",
             port=inference,
             artifacts_dir=registries["artifacts_dir"],
+            metrics_port=0,
+            # Nobody else sends it anything.
+            drain_seconds=0,
         )
         serving.wait_healthy(f"http://127.0.0.1:{inference}/v2/health/ready", HEALTHY_SECONDS)
         processes.start(

@@ -1,25 +1,74 @@
-"""Compiles the current model once and exits."""
+"""Compiles the current model once and exits; or puts another artifact into use."""
 
-from cloister_compiler.artifact import publish_artifact
+import argparse
+import logging
+from functools import partial
+
 from cloister_compiler.settings import Settings
 from cloister_shared.registry import Registry
 from cloister_shared.service import run_service
 
+log = logging.getLogger(__name__)
+
 
 def compile_once(settings: Settings) -> None:
     """Publish the artifact of the current model."""
+    # Takes seconds and a compiler, which a rollback needs neither of.
+    from cloister_compiler.artifact import publish_artifact  # noqa: PLC0415
+    from cloister_compiler.selection import Precision  # noqa: PLC0415
+
     publish_artifact(
         Registry(settings.models_dir),
         Registry(settings.artifacts_dir),
         settings.model,
-        bits=settings.bits,
+        precision=Precision(
+            inputs=settings.bits_inputs or settings.bits,
+            weights=settings.bits_weights or settings.bits,
+            tolerance=settings.tolerance,
+        ),
         publish_reference=settings.publish_reference,
         verification_samples=settings.verification_samples,
     )
 
 
+def roll_back(settings: Settings, name: str, version: int | None) -> None:
+    """Put another version of an artifact into use, once its files are verified.
+
+    Args:
+        settings: say where the artifacts are.
+        name: of the artifact.
+        version: its number; None for the one before the version in use.
+    """
+    artifacts = Registry(settings.artifacts_dir)
+    before = artifacts.current(name)
+    now = artifacts.roll_back(name, version).manifest.version
+    log.info("version %d of %s is in use, before it was %s", now, name, before or "none")
+
+
 def main() -> None:
     """Entry point of ``python -m cloister_compiler``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cloister_compiler",
+        description="Without a command: compile the current model, prove it, and publish it.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    rollback = commands.add_parser(
+        "rollback",
+        help="put an earlier artifact into use",
+        description="Put an artifact that is published into use, until the next is published.",
+    )
+    rollback.add_argument("name", metavar="NAME", help="of the model")
+    rollback.add_argument(
+        "version",
+        metavar="VERSION",
+        type=int,
+        nargs="?",
+        help="its number (default: the one before the version in use)",
+    )
+    arguments = parser.parse_args()
+    if arguments.command == "rollback":
+        command = partial(roll_back, name=arguments.name, version=arguments.version)
+        run_service("compiler", Settings, command)
     run_service("compiler", Settings, compile_once)
 
 

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,19 @@ from concrete.ml.deployment import FHEModelDev
 
 from cloister_compiler import calibration
 from cloister_compiler.circuit import CompiledModel, compile_model
+from cloister_compiler.cost import floor_ms
 from cloister_compiler.payload import PayloadForm, payload_form
+from cloister_compiler.probes import measure_agreement, synthetic_rows
+from cloister_compiler.quantisation import Bits, drop_features
+from cloister_compiler.selection import Precision, check_tolerance, quantise_cheapest
 from cloister_compiler.verification import check_execution, check_range
 from cloister_shared.artifact import (
     CARD,
+    CIRCUIT,
     CLIENT_ZIP,
     EVALUATION_KEYS,
     INPUT_TEMPLATE,
+    LINEAR,
     REFERENCE,
     SERVER_ZIP,
     WEIGHTS,
@@ -32,6 +39,8 @@ from cloister_shared.artifact import (
 )
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.digests import digest_file, digest_json
+from cloister_shared.linear import LinearCircuit
+from cloister_shared.reference import Reference
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights
 
@@ -51,7 +60,7 @@ def publish_artifact(
     artifacts: Registry,
     name: str,
     *,
-    bits: int,
+    precision: Precision,
     publish_reference: bool,
     verification_samples: int,
     calibrate: Calibrate = calibration.calibration_rows,
@@ -62,18 +71,19 @@ def publish_artifact(
         models: where the model is.
         artifacts: where the artifact goes.
         name: of the model, and of the artifact.
-        bits: to which inputs and weights are quantised, 2 to 8.
+        precision: bits of inputs and weights, and what may be lost by them.
         publish_reference: put the circuit in the clear beside the artifact.
         verification_samples: random inputs that go through real encryption, at least 1.
         calibrate: rows that set the range of the inputs and the width of the scores. Whatever they
             are, only a circuit that holds every score and proves right is published.
 
     Returns:
-        The artifact, which is now the current one.
+        The artifact that is now the current one: of this model, or one that was rolled back to.
 
     Raises:
-        CloisterError: there is no model, it cannot be compiled, or encrypted execution is not
-            equal to clear execution; nothing is published.
+        CloisterError: there is no model, it cannot be compiled, its circuit predicts otherwise
+            than the tolerance allows, or encrypted execution is not equal to clear execution;
+            nothing is published.
     """
     model = models.open_current(name)
     model.verify()
@@ -84,7 +94,7 @@ def publish_artifact(
     inputs_digest = digest_json(
         {
             "model": model_digest,
-            "bits": bits,
+            "precision": asdict(precision),
             "publish_reference": publish_reference,
             "verification_samples": verification_samples,
             "libraries": libraries,
@@ -92,20 +102,29 @@ def publish_artifact(
     )
     published = artifacts.published_from(name, inputs_digest)
     if published:
-        published.verify()
-        artifacts.set_current(name, published.manifest.version)
-        log.info("version %d of %s is compiled already", published.manifest.version, name)
-        return published
+        number = published.manifest.version
+        log.info("version %d of %s is compiled already", number, name)
+        in_use = artifacts.adopt(name, number)
+        if in_use.manifest.version != number:
+            log.info(
+                "version %d stays in use (rolled back from %d)", in_use.manifest.version, number
+            )
+        return in_use
 
     def write(folder: Path) -> dict[str, Any]:
-        compiled = compile_model(card, weights, bits, calibrate(weights.coef))
+        rows = calibrate(weights.coef)
+        full = quantise_cheapest(card, weights, precision, rows)
+        compiled = compile_model(card, drop_features(card, weights, full, rows), rows)
+        agreement = measure_agreement(compiled.reference, synthetic_rows(weights.coef))
+        check_tolerance(agreement, precision, full.bits)
         _export(compiled, card, folder)
-        form = payload_form(folder, card.data.n_features)
-        circuit = _circuit(folder, bits, form)
+        form = payload_form(folder, len(compiled.reference.features))
+        circuit = _circuit(folder, full.bits, card, form)
         check_range(compiled.reference, circuit)
         verification = _verify(folder, compiled, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
         (folder / EVALUATION_KEYS).write_bytes(form.evaluation_keys)
+        _linear(compiled.reference, circuit).write(folder / LINEAR)
         if publish_reference:
             compiled.reference.write(folder / REFERENCE)
         return ArtifactDetails(
@@ -114,6 +133,8 @@ def publish_artifact(
             client_digest=digest_file(folder / CLIENT_ZIP),
             circuit=circuit,
             verification=verification,
+            agreement=agreement,
+            floor_ms=floor_ms(circuit.n_features, circuit.n_outputs, circuit.lwe_dimension),
             libraries=libraries,
         ).model_dump(mode="json")
 
@@ -131,11 +152,14 @@ def _export(compiled: CompiledModel, card: ModelCard, folder: Path) -> None:
             shutil.move(Path(aside) / name, folder / name)
     text = card.model_dump_json(indent=2)
     (folder / CARD).write_text(text)
+    features = compiled.reference.features.tolist()
     with zipfile.ZipFile(folder / CLIENT_ZIP, "a") as archive:
         archive.writestr(CARD, text)
+        if len(features) < card.data.n_features:
+            archive.writestr(CIRCUIT, json.dumps({"features": features}))
 
 
-def _circuit(folder: Path, bits: int, form: PayloadForm) -> Circuit:
+def _circuit(folder: Path, bits: Bits, card: ModelCard, form: PayloadForm) -> Circuit:
     with zipfile.ZipFile(folder / CLIENT_ZIP) as archive:
         specs = json.loads(archive.read("client.specs.json"))
     (circuit,) = specs["circuits"]
@@ -144,9 +168,10 @@ def _circuit(folder: Path, bits: int, form: PayloadForm) -> Circuit:
     )
     return Circuit(
         n_features=int(np.prod(encrypted_input["abstractShape"]["dimensions"])),
+        n_card_features=card.data.n_features,
         n_outputs=int(np.prod(output["abstractShape"]["dimensions"])),
-        bits_inputs=bits,
-        bits_weights=bits,
+        bits_inputs=bits.inputs,
+        bits_weights=bits.weights,
         width=output["encoding"]["integer"]["width"],
         signed=output["encoding"]["integer"]["isSigned"],
         lwe_dimension=encrypted_input["encryption"]["lweDimension"],
@@ -154,6 +179,15 @@ def _circuit(folder: Path, bits: int, form: PayloadForm) -> Circuit:
         input_data_offset=form.data_offset,
         input_data_bytes=form.data_bytes,
         output_bytes=form.output_bytes,
+    )
+
+
+def _linear(reference: Reference, circuit: Circuit) -> LinearCircuit:
+    return LinearCircuit(
+        weights=reference.weights,
+        bias=reference.bias,
+        lwe_dimension=circuit.lwe_dimension,
+        width=circuit.width,
     )
 
 

@@ -7,9 +7,8 @@ import numpy as np
 
 from cloister_compiler.runtime import FHEModelClient, FHEModelServer
 from cloister_shared.errors import CloisterError
+from cloister_shared.linear import SEEDED_LWE_BYTES
 
-SEEDED_LWE_BYTES = 24
-"""A seeded LWE ciphertext: 16 bytes of seed, then the body as a little-endian uint64."""
 WORD_BYTES = 8
 """Cap'n Proto aligns all data to words (https://capnproto.org/encoding.html)."""
 

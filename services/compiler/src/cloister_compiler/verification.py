@@ -39,7 +39,7 @@ def check_execution(folder: Path, reference: Reference, rows: Floats) -> None:
     Args:
         folder: holds client.zip and server.zip.
         reference: what each result must equal, bit by bit.
-        rows: in [0, 1], shape (n, n_features).
+        rows: in [0, 1] of all features, shape (n, n_features).
 
     Raises:
         CloisterError: encrypted execution fails, or a decrypted result differs from the clear one;
@@ -48,9 +48,9 @@ def check_execution(folder: Path, reference: Reference, rows: Floats) -> None:
     client, server = FHEModelClient(str(folder)), FHEModelServer(str(folder))
     client.generate_private_and_evaluation_keys()
     evaluation_keys = client.get_serialized_evaluation_keys()
-    expected = reference.integer_scores(reference.quantiser.quantise(rows))
+    expected = reference.integer_scores(reference.quantise(rows))
     wrong = 0
-    for index, row in enumerate(rows):
+    for index, row in enumerate(rows[:, reference.features]):
         try:
             result = server.run(client.quantize_encrypt_serialize(row[None, :]), evaluation_keys)
             decrypted = np.asarray(client.deserialize_decrypt(result)).ravel()

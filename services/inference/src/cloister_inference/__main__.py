@@ -1,5 +1,6 @@
 """Serves until told to stop."""
 
+import logging
 import os
 
 # Evaluations run side by side, one to a core. Concrete's OpenMP runtime would start a thread for
@@ -8,11 +9,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import uvicorn
 
+from cloister_inference.access import AccessControl, check_exposure
 from cloister_inference.app import create_app
+from cloister_inference.connections import KEEP_ALIVE_SECONDS, BoundedProtocol
+from cloister_inference.exposition import exposed
+from cloister_inference.lifecycle import DrainingServer, Lifecycle
+from cloister_inference.logs import json_formatter
+from cloister_inference.metrics import Metrics
 from cloister_inference.settings import Settings
+from cloister_inference.tls import server_context
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
-from cloister_shared.service import run_service
+from cloister_shared.service import configure_logging, run_service
+
+SERVICE = "inference"
 
 
 def serve(settings: Settings) -> None:
@@ -21,34 +31,56 @@ def serve(settings: Settings) -> None:
     Raises:
         CloisterError: the service could not start.
     """
+    if settings.log_format == "json":
+        configure_logging(SERVICE, json_formatter(SERVICE))
+    access = AccessControl(settings.api_keys_path)
+    check_exposure(settings.published_host or settings.host, access)
+    tls = None
+    if settings.tls_certificate and settings.tls_key:
+        tls = server_context(settings.tls_certificate, settings.tls_key)
+    metrics, lifecycle = Metrics(), Lifecycle()
     app = create_app(
-        Registry(settings.artifacts_dir), threads=settings.threads, max_batch=settings.max_batch
+        Registry(settings.artifacts_dir),
+        settings.limits(),
+        evaluator=settings.evaluator,
+        access=access,
+        metrics=metrics,
+        lifecycle=lifecycle,
+        poll_seconds=settings.poll_seconds,
     )
-    server = uvicorn.Server(
+    server = DrainingServer(
         uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
-            # Stated, so that the same runs wherever faster ones happen to be installed.
-            http="h11",
-            loop="asyncio",
+            http=BoundedProtocol,
+            loop="uvloop",
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=settings.shutdown_seconds,
-        )
+            ssl_context_factory=(lambda *_: tls) if tls else None,
+        ),
+        lifecycle,
+        settings.drain_seconds,
     )
-    server.run()
+    with exposed(metrics.registry, settings.host, settings.metrics_port):
+        server.run()
     if not server.started:
         raise CloisterError("the service did not start; the lines above say why")
+    if server.exit_code:
+        # Leaving in the ordinary way would wait for evaluations that nobody waits for.
+        logging.shutdown()
+        os._exit(server.exit_code)
 
 
 def main() -> None:
     """Entry point of ``python -m cloister_inference``."""
-    run_service("inference", Settings, serve)
+    run_service(SERVICE, Settings, serve)
 
 
 if __name__ == "__main__":

@@ -179,6 +179,8 @@ class Configuration(BaseModel):
 class EncryptedCircuit:
     """A compiled circuit that may be called from any number of threads."""
 
+    name = "concrete"
+
     def __init__(self, library: Library, name: str, evaluation_keys: ServerKeyset) -> None:
         self._library = library
         self._name = name

@@ -1,11 +1,16 @@
 """What the endpoints do, apart from HTTP: find models, check requests, evaluate batches."""
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from cloister_inference.evaluators import Evaluators
+from cloister_inference.limits import Limits
+from cloister_inference.metrics import Metrics
 from cloister_inference.model import Download, Model
 from cloister_inference.problems import (
     MalformedRequestError,
@@ -21,6 +26,9 @@ from cloister_inference.protocol import (
 )
 from cloister_inference.repository import Repository
 from cloister_shared.open_inference import CLIENT_DIGEST, CLIENT_DIGEST_PARAMETER
+
+ELEMENT_LENGTH_BYTES = 4
+"""Precede every element of a BYTES tensor, and say how long it is."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +48,35 @@ class DataPlane:
     evaluated in those of ``evaluators``, so that neither holds up the event loop or the other.
     """
 
-    def __init__(self, repository: Repository, evaluators: Executor, max_batch: int) -> None:
+    def __init__(
+        self, repository: Repository, evaluators: Evaluators, limits: Limits, metrics: Metrics
+    ) -> None:
         """Serve the models of a repository.
 
         Args:
             repository: the models.
             evaluators: runs as many evaluations at a time as it has threads.
-            max_batch: ciphertexts in one request at most.
+            limits: of a batch, and of a request's time.
+            metrics: times evaluations.
         """
         self._repository = repository
         self._evaluators = evaluators
-        self.max_batch = max_batch
+        self.metrics = metrics
+        self.max_batch = limits.max_batch
+        self.deadline_seconds = limits.deadline_seconds
 
     async def model(self, name: str, version: str | None) -> Model:
-        """Return a version of a model, the current one where ``version`` is None.
+        """Return a version of a model, the one that serves where ``version`` is None.
 
         Raises:
             UnknownError: there is no such model or version.
             UnavailableError: it cannot be served.
         """
-        return await asyncio.to_thread(self._repository.get, name, version)
+        # Nearly always it is, and a thread would only cost time.
+        model = self._repository.loaded(name, version)
+        if model is None:
+            model = await asyncio.to_thread(self._repository.get, name, version)
+        return model
 
     async def metadata(self, name: str, version: str | None) -> ModelMetadata:
         """Describe a version of a model; raises as ``model`` does."""
@@ -74,6 +91,8 @@ class DataPlane:
                 input_bytes=model.details.circuit.input_bytes,
                 output_bytes=model.details.circuit.output_bytes,
                 reference=model.reference is not None,
+                evaluator=model.circuit.name,
+                evaluator_reason=model.evaluation.reason,
             ),
         )
 
@@ -99,8 +118,8 @@ class DataPlane:
                 "no model can be served: publish one, or see /v2/repository/index for the reasons"
             )
 
-    async def index(self) -> list[IndexEntry]:
-        """Return the state of every version of every model."""
+    async def index(self, *, ready: bool) -> list[IndexEntry]:
+        """Return the state of every version of every model, or only of those that are ready."""
         return [
             IndexEntry(
                 name=state.name,
@@ -109,35 +128,72 @@ class DataPlane:
                 reason=state.reason,
             )
             for state in await asyncio.to_thread(self._repository.states)
+            if not (ready and state.reason)
         ]
+
+    async def load(self, name: str, version: str | None) -> None:
+        """Load a version of a model, the current one where ``version`` is None.
+
+        Raises:
+            UnknownError: there is no such model or version.
+            UnavailableError: it cannot be served.
+        """
+        await asyncio.to_thread(self._repository.load, name, version)
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model; raises as ``load`` does."""
+        await asyncio.to_thread(self._repository.unload, name)
 
     def body_limit(self, model: Model) -> int:
         """Bytes of the longest inference request that ``model`` takes."""
-        # Every element is preceded by its length in four bytes.
-        return self.max_batch * (model.details.circuit.input_bytes + 4) + HEADER_BYTES_LIMIT
+        element = model.details.circuit.input_bytes + ELEMENT_LENGTH_BYTES
+        return self.max_batch * element + HEADER_BYTES_LIMIT
 
-    async def evaluate(self, model: Model, payloads: Sequence[bytes]) -> Evaluation:
+    def check_room(self, model: Model, body_bytes: int) -> None:
+        """Raise unless the ciphertexts of a request could be queued now.
+
+        Args:
+            model: would evaluate them.
+            body_bytes: length of the request's body without a JSON header, not yet read.
+
+        Raises:
+            QueueFullError: they could not.
+        """
+        elements = body_bytes // (model.details.circuit.input_bytes + ELEMENT_LENGTH_BYTES)
+        self._evaluators.check_room(max(1, elements))
+
+    async def evaluate(
+        self,
+        model: Model,
+        payloads: Sequence[bytes],
+        *,
+        deadline: float = math.inf,
+        gone: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> Evaluation:
         """Evaluate a batch; an input that is not of the model's form stops it before it starts.
 
         Args:
             model: evaluates each payload by itself.
             payloads: serialised inputs, from anywhere.
+            deadline: when to give up, by ``time.monotonic()``.
+            gone: returns when nobody waits for the results any more.
 
         Raises:
             MalformedRequestError: naming the element.
+            QueueFullError: the batch does not fit into the queue.
+            DeadlineError: the deadline has passed.
+            ClientGoneError: ``gone`` has returned.
         """
         for index, payload in enumerate(payloads):
             model.form.check(payload, index)
-        loop = asyncio.get_running_loop()
-        running = [
-            loop.run_in_executor(self._evaluators, _timed, model, payload) for payload in payloads
-        ]
-        try:
-            evaluated = await asyncio.gather(*running)
-        finally:
-            # Nobody waits for those that have not begun when one fails or the request is given up.
-            for future in running:
-                future.cancel()
+        observe = self.metrics.evaluate_seconds.labels(
+            model.name, model.version, model.circuit.name
+        ).observe
+        evaluated = await self._evaluators.run(
+            [partial(_timed, model, payload, observe) for payload in payloads],
+            deadline=deadline,
+            gone=gone,
+        )
         return Evaluation(
             [result for result, _ in evaluated], sum(seconds for _, seconds in evaluated)
         )
@@ -177,7 +233,9 @@ def check_client(
         )
 
 
-def _timed(model: Model, payload: bytes) -> tuple[bytes, float]:
+def _timed(model: Model, payload: bytes, observe: Callable[[float], None]) -> tuple[bytes, float]:
     start = time.perf_counter()
     result = model.circuit.evaluate(payload)
-    return result, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    observe(seconds)
+    return result, seconds

@@ -2,23 +2,32 @@
 
 import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from cloister_inference.circuit import EncryptedCircuit, compile_circuit
+from cloister_inference.circuit import compile_circuit
+from cloister_inference.evaluator import (
+    Choice,
+    Evaluator,
+    EvaluatorSetting,
+    choose_evaluator,
+)
 from cloister_inference.payload import PayloadForm
 from cloister_shared.artifact import (
     CLIENT_ZIP,
     EVALUATION_KEYS,
     INPUT_TEMPLATE,
+    LINEAR,
     REFERENCE,
     SERVER_ZIP,
     ArtifactDetails,
 )
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
+from cloister_shared.linear import LinearCircuit
 from cloister_shared.registry import Version
 
 
@@ -41,16 +50,22 @@ class Model:
     client: Download
     reference: Download | None
     form: PayloadForm
-    circuit: EncryptedCircuit
+    evaluation: Choice
+
+    @property
+    def circuit(self) -> Evaluator:
+        """What evaluates this version."""
+        return self.evaluation.evaluator
 
 
-def load_model(published: Version, work_dir: Path) -> Model:
-    """Verify and compile a published version, and evaluate it once.
+def load_model(published: Version, work_dir: Path, evaluator: EvaluatorSetting = "auto") -> Model:
+    """Verify and compile a published version, and choose its evaluator.
 
     Args:
         published: an artifact.
-        work_dir: gets a folder with the compiled library, which must stay while the model is in
-            use.
+        evaluator: which one is asked for.
+        work_dir: gets a folder with the compiled library, which goes when nothing uses Concrete's
+            run of the circuit any more.
 
     Raises:
         CloisterError: the artifact is damaged, or was not made for this service.
@@ -58,13 +73,13 @@ def load_model(published: Version, work_dir: Path) -> Model:
     """
     library_dir = Path(tempfile.mkdtemp(dir=work_dir))
     try:
-        return _load(published, library_dir)
+        return _load(published, library_dir, evaluator)
     except BaseException:
-        shutil.rmtree(library_dir)
+        shutil.rmtree(library_dir, ignore_errors=True)
         raise
 
 
-def _load(published: Version, library_dir: Path) -> Model:
+def _load(published: Version, library_dir: Path, evaluator: EvaluatorSetting) -> Model:
     published.verify()
     try:
         details = ArtifactDetails.model_validate(published.manifest.details)
@@ -84,8 +99,11 @@ def _load(published: Version, library_dir: Path) -> Model:
     circuit = compile_circuit(
         read(SERVER_ZIP).content, client.content, read(EVALUATION_KEYS).content, library_dir
     )
+    # An evaluation may outlast the model's place in the repository, and needs the library.
+    weakref.finalize(circuit, shutil.rmtree, library_dir, ignore_errors=True)
     form = PayloadForm(template, details.circuit)
     _evaluate_once(circuit, template, details.circuit.output_bytes)
+    linear = _linear(published, details) if LINEAR in files else None
     return Model(
         name=published.manifest.name,
         version=published.manifest.version,
@@ -93,11 +111,21 @@ def _load(published: Version, library_dir: Path) -> Model:
         client=client,
         reference=read(REFERENCE) if REFERENCE in files else None,
         form=form,
-        circuit=circuit,
+        evaluation=choose_evaluator(
+            evaluator, circuit, linear, details.circuit.input_data_offset, form.random
+        ),
     )
 
 
-def _evaluate_once(circuit: EncryptedCircuit, template: bytes, output_bytes: int) -> None:
+def _linear(published: Version, details: ArtifactDetails) -> LinearCircuit:
+    linear, circuit = LinearCircuit.read(published.file(LINEAR)), details.circuit
+    stated = (circuit.n_features, circuit.n_outputs), circuit.lwe_dimension, circuit.width
+    if (linear.weights.shape, linear.lwe_dimension, linear.width) != stated:
+        raise CloisterError(f"{LINEAR} is of another circuit than the manifest's")
+    return linear
+
+
+def _evaluate_once(circuit: Evaluator, template: bytes, output_bytes: int) -> None:
     # Zeros are ciphertexts as good as any others, under a key that nobody has.
     try:
         length = len(circuit.evaluate(template))

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from fastapi import FastAPI
+
 from cloister_inference.problems import MEDIA_TYPE, Problem
 from cloister_shared.open_inference import HEADER_LENGTH
 
+OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
+"""What needs no API key: gateways and Compose ask for it, and it tells nothing."""
 OCTETS = "application/octet-stream"
 ZIP = "application/zip"
 
@@ -41,7 +45,7 @@ _UNAVAILABLE = "The model is published but cannot be served; the detail says why
 _CACHING = {"ETag": "The SHA-256 of the file.", "Cache-Control": "The file never changes."}
 _NOT_MODIFIED: Responses = {304: {"description": "The client has it already."}}
 
-READY = _problems({503: "No model can be served."})
+READY = _problems({404: "The service is stopping.", 503: "No model can be served."})
 MODEL = _problems({404: _UNKNOWN, 503: _UNAVAILABLE})
 CLIENT = (
     _binary(ZIP, "Concrete ML's client side, with the model card.", _CACHING)
@@ -69,7 +73,8 @@ INFERENCE = _binary(
         411: "The request does not state the length of its body.",
         413: "The body or the batch is too large.",
         415: "The body is neither a raw ciphertext nor in the binary tensor extension.",
-        503: _UNAVAILABLE,
+        503: f"{_UNAVAILABLE} Or the service is busy, or did not evaluate in time: send the "
+        "request again after the seconds that Retry-After gives.",
     }
 )
 INFERENCE_REQUEST: dict[str, Any] = {
@@ -83,3 +88,51 @@ INFERENCE_REQUEST: dict[str, Any] = {
         "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+_SCHEME = "apiKey"
+_REFUSALS: Responses = {
+    401: {
+        "description": "The service has API keys, and the request states no valid one.",
+        "headers": {"WWW-Authenticate": {"schema": {"const": "Bearer"}}},
+    },
+    429: {
+        "description": "The API key's rate limit is used up.",
+        "headers": {
+            "Retry-After": {
+                "description": "Seconds until there is room.",
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        },
+    },
+}
+
+
+def describe_access(app: FastAPI) -> None:
+    """Add API keys and rate limits, which hold for all endpoints but health, to the document."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        made = app.openapi_schema is not None
+        document = describe()
+        if not made:
+            schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+            schemes[_SCHEME] = {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An API key, needed where the service has any.",
+            }
+            for path, operations in document["paths"].items():
+                if path not in OPEN_PATHS:
+                    for operation in operations.values():
+                        _require_key(operation)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
+
+
+def _require_key(operation: dict[str, Any]) -> None:
+    # The second, empty alternative: a service without API keys serves everybody.
+    operation["security"] = [{_SCHEME: []}, {}]
+    for status, refusal in _REFUSALS.items():
+        content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+        operation["responses"][str(status)] = {**refusal, "content": content}

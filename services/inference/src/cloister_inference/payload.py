@@ -6,6 +6,8 @@ every byte except those of their ciphertexts (seeds and bodies, each value of wh
 comparing the others with the artifact's template leaves nothing for it to trip over.
 """
 
+import os
+
 from cloister_inference.problems import MalformedRequestError
 from cloister_shared.artifact import Circuit
 from cloister_shared.errors import CloisterError
@@ -30,6 +32,10 @@ class PayloadForm:
         if len(template) != self._length or self._data_end > self._length:
             raise CloisterError("the artifact's input template does not fit its circuit")
         self._before, self._after = template[: self._data_start], template[self._data_end :]
+
+    def random(self) -> bytes:
+        """Return an input of random ciphertexts, under a key that nobody has."""
+        return self._before + os.urandom(self._data_end - self._data_start) + self._after
 
     def check(self, payload: bytes, index: int) -> None:
         """Raise unless ``payload`` has the form of an input.

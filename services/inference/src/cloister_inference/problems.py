@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import ClassVar
 
 from fastapi import FastAPI, Request
@@ -16,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 30
-"""After how long a model that cannot be loaded is tried again, and clients are told to."""
+"""After how long clients are told to ask again for a model that cannot be served."""
 DRAIN_BYTES = 8 << 20
 """Of a body that is not wanted, this much is read before the connection is closed on the rest."""
 DRAIN_SECONDS = 0.5
@@ -43,10 +44,10 @@ class ProblemError(Exception):
     """A request that cannot be answered as asked; the message is for the client."""
 
     status: ClassVar[HTTPStatus]
-    leaves_body: ClassVar[bool] = False
+    leaves_body: bool = False
     """Whether the request's body is left unread, so that the connection cannot go on."""
     ready: ClassVar[bool | None] = None
-    headers: ClassVar[dict[str, str]] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class MalformedRequestError(ProblemError):
@@ -55,10 +56,30 @@ class MalformedRequestError(ProblemError):
     status = HTTPStatus.BAD_REQUEST
 
 
+class UnauthenticatedError(ProblemError):
+    """The request states no valid API key; says no more, whatever was wrong with the one stated."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    leaves_body = True
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            "state a valid API key of this service in the header Authorization: Bearer KEY; its "
+            "operator gives them out"
+        )
+
+
 class UnknownError(ProblemError):
     """There is no such model, version or file."""
 
     status = HTTPStatus.NOT_FOUND
+
+
+class UnloadedError(UnknownError):
+    """The model was unloaded, and is not served until it is loaded."""
+
+    ready = False
 
 
 class OtherClientError(ProblemError):
@@ -94,12 +115,95 @@ class MediaTypeError(ProblemError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
+class BatchAboveRateError(ProblemError):
+    """The batch alone is more than its API key's rate limit allows at any time."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class RateLimitedError(ProblemError):
+    """The API key's rate limit is used up; raised once the body is read."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, detail: str, retry_seconds: int) -> None:
+        """Say when to try again.
+
+        Args:
+            detail: what is wrong and what to do.
+            retry_seconds: until there is room, at least 1.
+        """
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_seconds)}
+
+
+class RequestRateLimitedError(RateLimitedError):
+    """The same, raised before the body is read."""
+
+    leaves_body = True
+
+
 class UnavailableError(ProblemError):
     """The model is published but cannot be served."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     ready = False
-    headers: ClassVar[dict[str, str]] = {"Retry-After": str(RETRY_SECONDS)}
+    headers = MappingProxyType({"Retry-After": str(RETRY_SECONDS)})
+
+
+class StoppingError(ProblemError):
+    """The service is asked whether it is ready while it stops.
+
+    Not found is what a load balancer takes for "send nothing new here" (HAProxy's
+    ``http-check disable-on-404``), where 503 would mean that what is running here is lost.
+    """
+
+    status = HTTPStatus.NOT_FOUND
+    ready = False
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping: send requests to another replica")
+
+
+class BusyError(ProblemError):
+    """The service has more to do than it can; the answer says when to come again."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, detail: str, retry_seconds: int) -> None:
+        """Say what is wrong.
+
+        Args:
+            detail: for the client.
+            retry_seconds: an estimate, at least 1.
+        """
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_seconds)}
+
+
+class QueueFullError(BusyError):
+    """The ciphertexts of a request do not all fit into the queue."""
+
+
+class DeadlineError(BusyError):
+    """A request was not evaluated in time."""
+
+    def __init__(self, retry_seconds: int) -> None:
+        super().__init__(
+            "the ciphertexts were not all evaluated in the time that the service allows, or that "
+            "the request's timeout states; send fewer at a time, or again after the seconds that "
+            "Retry-After gives",
+            retry_seconds,
+        )
+
+
+class ClientGoneError(ProblemError):
+    """The client has ended its connection: nobody will see the answer."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(self) -> None:
+        super().__init__("the connection ended before the answer")
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -107,9 +211,7 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _problem(_request: Request, error: ProblemError) -> Response:
-        return _response(
-            error.status, str(error), error.headers, ready=error.ready, closing=error.leaves_body
-        )
+        return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_request: Request, error: RequestValidationError) -> Response:
@@ -180,6 +282,13 @@ async def _drain(scope: Scope, receive: Receive) -> bool:
                 if not message.get("more_body"):
                     return True
     return False
+
+
+def problem_response(error: ProblemError) -> Response:
+    """Return the answer that tells a client of ``error``."""
+    return _response(
+        error.status, str(error), error.headers, ready=error.ready, closing=error.leaves_body
+    )
 
 
 def _response(

@@ -1,11 +1,12 @@
-"""The Open Inference Protocol's messages, and its binary tensor extension on the server's side.
+"""The Open Inference Protocol's messages, and two extensions of it on the server's side.
 
-https://github.com/kserve/open-inference-protocol and
-https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+https://github.com/kserve/open-inference-protocol, and extension_binary_data.md and
+extension_model_repository.md in
+https://github.com/triton-inference-server/server/tree/main/docs/protocol
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +19,12 @@ from cloister_shared.open_inference import (
     encode_elements,
 )
 
-EXTENSIONS = ("binary_tensor_data", "cloister_client")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "cloister_client",
+)
 PLATFORM = "concrete_fhe"
 HEADER_BYTES_LIMIT = 16 << 10
 """The JSON header of a request may have this many bytes at most."""
@@ -66,6 +72,10 @@ class RequestParameters(BaseModel):
 
     client_digest: str | None = None
     """SHA-256 of the client.zip that the ciphertexts were made for."""
+    timeout: int = Field(default=0, ge=0, lt=1 << 64)
+    """Microseconds after which the request is given up; 0 leaves it to the service. Its source is
+    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_schedule_policy.md
+    """
     binary_data_output: Literal[True] = True
 
 
@@ -151,6 +161,10 @@ class ModelParameters(BaseModel):
     """Length of every serialised output."""
     reference: bool
     """Whether the circuit in the clear can be downloaded."""
+    evaluator: str
+    """What evaluates this version: ``native`` or ``concrete``."""
+    evaluator_reason: str
+    """Why this one."""
 
 
 class ModelMetadata(BaseModel):
@@ -164,6 +178,13 @@ class ModelMetadata(BaseModel):
     parameters: ModelParameters
 
 
+class IndexRequest(_Request):
+    """Which versions the index lists."""
+
+    ready: bool = False
+    """Only those that are loaded."""
+
+
 class IndexEntry(BaseModel):
     """The state of a published version."""
 
@@ -171,6 +192,57 @@ class IndexEntry(BaseModel):
     version: str
     state: Literal["READY", "UNAVAILABLE"]
     reason: str
+    """Why it is not ready; empty where it is."""
+
+
+class LoadParameters(_Request):
+    """What is to be loaded."""
+
+    version: str | int | None = None
+    """Number of the version; without one, the current version is loaded, and serves then."""
+
+
+class LoadRequest(_Request):
+    """The body of a request to load a model."""
+
+    parameters: LoadParameters = LoadParameters()
+
+
+class UnloadParameters(_Request):
+    """What is to be unloaded besides the model."""
+
+    unload_dependents: bool = False
+    """Makes no difference: no model depends on another."""
+
+
+class UnloadRequest(_Request):
+    """The body of a request to unload a model."""
+
+    parameters: UnloadParameters = UnloadParameters()
+
+
+Message = TypeVar("Message", bound=_Request)
+
+
+def parse_json(text: bytes, message: type[Message], name: str) -> Message:
+    """Take a JSON message apart.
+
+    Args:
+        text: the message.
+        message: what it should be.
+        name: of the message, for the error.
+
+    Raises:
+        MalformedRequestError: it is something else.
+    """
+    try:
+        return message.model_validate_json(text)
+    except ValidationError as error:
+        details = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}".lstrip(": ")
+            for problem in error.errors()
+        )
+        raise MalformedRequestError(f"{name}: {details}") from None
 
 
 def parse_framed(
@@ -195,16 +267,9 @@ def parse_framed(
             f"a JSON header of {header_length} bytes does not fit: the body has {len(body)}, and "
             f"at most {HEADER_BYTES_LIMIT} are taken"
         )
-    try:
-        header = InferenceHeader.model_validate_json(body[:header_length])
-    except ValidationError as error:
-        details = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}".lstrip(": ")
-            for problem in error.errors()
-        )
-        raise MalformedRequestError(
-            f"the JSON header is not an inference request: {details}"
-        ) from None
+    header = parse_json(
+        body[:header_length], InferenceHeader, "the JSON header is not an inference request"
+    )
     (tensor,) = header.inputs
     (count,) = tensor.shape
     data = memoryview(body)[header_length:]

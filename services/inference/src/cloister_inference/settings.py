@@ -1,9 +1,12 @@
 """Settings of the inference service."""
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cloister_inference.evaluator import EvaluatorSetting
+from cloister_inference.limits import Limits
 from cloister_shared.service import ServiceSettings, worker_threads
 
 
@@ -16,9 +19,62 @@ class Settings(ServiceSettings):
     """TCP port to listen on; 0 takes a free one, which the log names."""
     artifacts_dir: Path = Path("artifacts")
     """Registry of artifacts, read."""
+    evaluator: EvaluatorSetting = "auto"
+    """Native where it was seen to equal Concrete's run; or only one of the two."""
+    poll_seconds: float = Field(default=2, gt=0)
+    """Seconds between two looks at the registry for versions that have become current."""
+    loaded_versions: int = Field(default=4, ge=1)
+    """Versions that stay loaded besides the current ones; the least recently used goes."""
     max_batch: int = Field(default=64, ge=1)
     """Ciphertexts in one request at most; with a model's sizes it bounds the bytes of a request."""
     threads: int = Field(default_factory=worker_threads, ge=1)
     """Encrypted evaluations at a time; the default is the number of cores."""
+    queue: int = Field(default=256, ge=1)
+    """Ciphertexts that may wait or be evaluated at a time; further ones are answered with 503."""
+    deadline_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """Seconds after which a request that is not evaluated is given up and answered with 503."""
+    drain_seconds: float = Field(default=3.0, ge=0, le=60)
+    """Seconds for which everything is still served once the process is told to stop, while
+    ``/v2/health/ready`` answers 404 so that load balancers and clients go elsewhere."""
     shutdown_seconds: int = Field(default=8, ge=1)
-    """Seconds that running requests have to end once the process is told to stop."""
+    """Seconds that running requests have to end after that."""
+    metrics_port: int = Field(default=8002, ge=0, le=65535)
+    """TCP port for Prometheus, at the same address; 0 takes a free one, which the log names."""
+    log_format: Literal["text", "json"] = "text"
+    """Form of the log lines."""
+
+    api_keys_path: Path | None = None
+    """File with the digests of API keys, read; without one everybody is served."""
+    published_host: str | None = None
+    """Address at which clients reach the service; the one it listens on by default. Without API
+    keys it must be loopback's."""
+    tls_certificate: Path | None = None
+    """PEM file with the certificate for https, then any intermediate ones; without one, http."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key."""
+
+    @model_validator(mode="after")
+    def _a_batch_fits_the_queue(self) -> Self:
+        if self.queue < self.max_batch:
+            raise ValueError(
+                f"CLOISTER_QUEUE is {self.queue}, and a request of CLOISTER_MAX_BATCH "
+                f"({self.max_batch}) ciphertexts would never fit: raise the first or lower the "
+                "second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("set both CLOISTER_TLS_CERTIFICATE and CLOISTER_TLS_KEY, or neither")
+        return self
+
+    def limits(self) -> Limits:
+        """Return the bounds on the work of the process."""
+        return Limits(
+            threads=self.threads,
+            max_batch=self.max_batch,
+            queue=self.queue,
+            deadline_seconds=self.deadline_seconds,
+            loaded_versions=self.loaded_versions,
+        )

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from cloister_keyholder import keyfile
+from cloister_keyholder.credentials import read_api_key
 from cloister_keyholder.errors import InvalidSamples, KeyUnusable
 from cloister_keyholder.evaluation import evaluate as evaluate_model
 from cloister_keyholder.model import EncryptedModel
@@ -56,7 +57,13 @@ def evaluate(
     """
     settings = _settings(ctx, url, model)
     held_out = read_held_out(settings.held_out_dir)
-    wait_for_model(settings.url, settings.model, settings.wait_seconds)
+    wait_for_model(
+        settings.url,
+        settings.model,
+        settings.wait_seconds,
+        api_key=read_api_key(settings.api_key_path),
+        ca_path=settings.ca_path,
+    )
     with _open(settings) as encrypted, show_progress("evaluating encrypted") as progress:
         found = evaluate_model(
             encrypted,
@@ -117,7 +124,8 @@ def encrypt(
     model: Model = None,
 ) -> None:
     """Encrypt one row under a new key, and print the curl command that sends it."""
-    with _open(_settings(ctx, url, model)) as encrypted:
+    settings = _settings(ctx, url, model)
+    with _open(settings) as encrypted:
         rows = read_csv(file, encrypted.card.data)
         if row >= len(rows):
             raise InvalidSamples(f"{file} has {len(rows)} rows, counted from 0: there is no {row}")
@@ -134,11 +142,8 @@ def encrypt(
         except BaseException:
             key.unlink()
             raise
-        headers = [f"{name}: {value}" for name, value in encrypted.infer_headers.items()]
-        command = ["curl", "--silent", "--show-error", "--fail"]
-        command += [part for header in headers for part in ("--header", header)]
-        command += ["--data-binary", f"@{payload}", "--output", "result.bin", encrypted.infer_url]
-    typer.echo(shlex.join(command))
+        curl = _curl(encrypted, payload, settings)
+    typer.echo(curl)
 
 
 @app.command()
@@ -177,6 +182,27 @@ def _settings(ctx: typer.Context, url: str | None, model: str | None) -> Setting
     )
 
 
+def _curl(encrypted: EncryptedModel, payload: Path, settings: Settings) -> str:
+    """Return the shell command that posts a ciphertext.
+
+    An API key is read from its file by the command and passed through a pipe: so it is neither in
+    the command, which is shown and kept, nor among a process' arguments, which others can read.
+    """
+    command = ["curl", "--silent", "--show-error", "--fail"]
+    for name, value in encrypted.infer_headers.items():
+        command += ["--header", f"{name}: {value}"]
+    if settings.ca_path:
+        command += ["--cacert", str(settings.ca_path)]
+    show = ""
+    if read_api_key(settings.api_key_path):
+        command += ["--header", "@-"]
+        # The first line that is not blank, without the blanks around it.
+        header = "/[^[:space:]]/{s/^[[:space:]]*/Authorization: Bearer /;s/[[:space:]]*$//;p;q;}"
+        show = shlex.join(["sed", "-n", header, str(settings.api_key_path)]) + " | "
+    command += ["--data-binary", f"@{payload}", "--output", "result.bin", encrypted.infer_url]
+    return show + shlex.join(command)
+
+
 def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
     return EncryptedModel(
         settings.url,
@@ -184,6 +210,8 @@ def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
         version=version,
         retry_seconds=settings.retry_seconds,
         limits=Limits(settings.processes, settings.connections, settings.batch),
+        api_key=read_api_key(settings.api_key_path),
+        ca_path=settings.ca_path,
     )
 
 

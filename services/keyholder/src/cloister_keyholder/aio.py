@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -46,13 +47,15 @@ class AsyncEncryptedModel(LocalModel):
         retry_seconds: how long one request is repeated while the service is unreachable or busy.
         out_of_bounds: ``refuse`` or ``clip`` values outside their declared bounds.
         limits: on processes that encrypt, on requests at a time and on queries in a request.
+        api_key: of the service, where it needs one.
+        ca_path: PEM file with the CA certificates that are trusted for https.
 
     Raises:
-        KeyholderError: ``url`` is no address; from methods, the model is not open yet. Opening
-            raises as ``EncryptedModel``.
+        KeyholderError: ``url`` is no address, or the API key or ``ca_path`` cannot be used; from
+            methods, the model is not open yet. Opening raises as ``EncryptedModel``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as ``EncryptedModel``
         self,
         url: str,
         name: str,
@@ -62,8 +65,16 @@ class AsyncEncryptedModel(LocalModel):
         retry_seconds: float = 60.0,
         out_of_bounds: OutOfBounds | None = None,
         limits: Limits | None = None,
+        api_key: str | None = None,
+        ca_path: Path | None = None,
     ) -> None:
-        self._transport = AsyncTransport(url, retry_seconds=retry_seconds, transport=transport)
+        self._transport = AsyncTransport(
+            url,
+            retry_seconds=retry_seconds,
+            transport=transport,
+            api_key=api_key,
+            ca_path=ca_path,
+        )
         super().__init__(name, self._transport, out_of_bounds, limits)
         self._version = version
 

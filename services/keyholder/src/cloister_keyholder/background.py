@@ -67,7 +67,7 @@ class Background(Generic[T]):
                 return None
             case Send():
                 self._check()
-                return self._transport.send(step)
+                return self._transport.attempt(step)
 
     def _check(self) -> None:
         if self._cancelled.is_set():

@@ -29,7 +29,8 @@ class RequestRefused(KeyholderError):  # noqa: N818 - named for what happened, a
     """The service answered with an HTTP error that asking again would not change."""
 
     def __init__(self, status: int, detail: str) -> None:
-        super().__init__(f"the service refused the request ({status}): {detail}")
+        advice = "; CLOISTER_API_KEY_PATH names the file that holds yours" if status == 401 else ""
+        super().__init__(f"the service refused the request ({status}): {detail}{advice}")
         self.status = status
         """HTTP status code."""
         self.detail = detail

@@ -191,7 +191,7 @@ def _accuracies(
     if reference is None:
         return None
     unit, labels = model.scale(held_out.rows[:samples]), held_out.labels[:samples]
-    integers = reference.integer_scores(reference.quantiser.quantise(unit))
+    integers = reference.integer_scores(reference.quantise(unit))
     return Accuracies(
         samples=samples,
         float_model=_accuracy(class_indices(reference.float_scores(unit)), labels),
@@ -210,7 +210,7 @@ def _agreement(
     if reference is None:
         return None
     unit = model.scale(held_out.rows[: len(scores)])
-    clear = reference.integer_scores(reference.quantiser.quantise(unit))
+    clear = reference.integer_scores(reference.quantise(unit))
     return Agreement(
         samples=len(scores),
         equal_scores=int((scores == clear).all(axis=1).sum()),

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -84,15 +85,19 @@ class LocalModel:
         return to_unit(rows, self.card.data, self._out_of_bounds)
 
     def quantise(self, rows: npt.ArrayLike) -> Integers:
-        """Scale and quantise raw rows, shape (n, n_features); raises as ``scale``."""
-        return self._package.quantiser.quantise(self.scale(rows))
+        """Scale and quantise raw rows of all the card's features; raises as ``scale``.
+
+        Returns:
+            The features that the circuit takes, shape (n, n_circuit_features).
+        """
+        return self._package.quantiser.quantise(self.scale(rows)[:, self._package.features])
 
     def dequantise(self, integer_scores: Integers) -> Floats:
         """Turn integer scores of shape (n, n_outputs) into scores."""
         return self._package.output_scale.dequantise(integer_scores)
 
     def encrypt(self, quantised: Integers) -> Query:
-        """Encrypt one quantised row, shape (n_features,), under a new key."""
+        """Encrypt one row of ``quantise``, shape (n_circuit_features,), under a new key."""
         return self._package.circuit.encrypt(quantised)
 
     def read_key(self, serialised: bytes) -> QueryKey:
@@ -146,7 +151,10 @@ class LocalModel:
     def _reference(self) -> Flow[Reference | None]:
         reference = yield from self._service.reference(self._description.version)
         data = self.card.data
-        if reference and reference.coef.shape != (data.n_outputs, data.n_features):
+        if reference and (
+            reference.coef.shape != (data.n_outputs, data.n_features)
+            or not np.array_equal(reference.features, self._package.features)
+        ):
             raise InvalidAnswer("the service's reference is of another model")
         return reference
 
@@ -165,7 +173,7 @@ class LocalModel:
         return self.card.data.labels(class_indices(scores))
 
     def _quantise_next(self, row: npt.ArrayLike, index: int) -> Integers:
-        """Quantise one row of a stream, shape (n_features,)."""
+        """Quantise one row of a stream."""
         try:
             quantised: Integers = self.quantise(np.asarray(row)[None])[0]
         except CloisterError as error:
@@ -204,6 +212,9 @@ class EncryptedModel(LocalModel):
         out_of_bounds: ``refuse`` or ``clip`` values outside their declared bounds; what the model
             card says by default.
         limits: on processes that encrypt, on requests at a time and on queries in a request.
+        api_key: of the service, where it needs one.
+        ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
+            default.
 
     Raises:
         ServiceUnavailable: the service does not answer.
@@ -212,7 +223,7 @@ class EncryptedModel(LocalModel):
         InvalidClientPackage: its client.zip is damaged, incompatible or not safe to use.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each of them is a caller's to choose
         self,
         url: str,
         name: str,
@@ -222,8 +233,16 @@ class EncryptedModel(LocalModel):
         retry_seconds: float = 60.0,
         out_of_bounds: OutOfBounds | None = None,
         limits: Limits | None = None,
+        api_key: str | None = None,
+        ca_path: Path | None = None,
     ) -> None:
-        self._transport = Transport(url, retry_seconds=retry_seconds, transport=transport)
+        self._transport = Transport(
+            url,
+            retry_seconds=retry_seconds,
+            transport=transport,
+            api_key=api_key,
+            ca_path=ca_path,
+        )
         try:
             super().__init__(name, self._transport, out_of_bounds, limits)
             self._transport.run(self._open(version))
@@ -285,12 +304,12 @@ class EncryptedModel(LocalModel):
             yield self._label_of(answer)
 
     def ask(self, quantised: Integers) -> Answer:
-        """Query the service with one quantised row, shape (n_features,); raises as ``predict``."""
+        """Query the service with one row of ``quantise``; raises as ``predict``."""
         (answer,) = self._transport.run(self._pipeline.ask(quantised))
         return answer
 
     def ask_all(self, quantised: Integers) -> Iterator[Answer]:
-        """Query with quantised rows, shape (n, n_features), and give the answers in their order.
+        """Query with the rows of ``quantise``, and give the answers in their order.
 
         Raises as ``predict``.
         """

@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
+from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloister_keyholder.archive import read_members
 from cloister_keyholder.circuit import Circuit
 from cloister_keyholder.errors import IncompatibleVersion, InvalidClientPackage
 from cloister_keyholder.parameters import read_specs
 from cloister_keyholder.quantiser import OutputScale, read_processing
-from cloister_shared.artifact import CARD, CLIENT_ZIP
+from cloister_shared.artifact import CARD, CIRCUIT, CLIENT_ZIP
 from cloister_shared.card import ModelCard
 from cloister_shared.estimators import estimator
 from cloister_shared.reference import Quantiser
@@ -22,9 +26,17 @@ UNPACKED_LIMIT = 32 << 20
 """The most bytes that client.zip may unpack to: 32 MiB."""
 RUNTIME = "concrete-python"
 
+Integers = npt.NDArray[np.int64]
+
 
 class _Versions(BaseModel):
     runtime: str = Field(alias=RUNTIME)
+
+
+class _Features(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    features: tuple[Annotated[int, Field(ge=0, lt=1 << 31)], ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,9 @@ class ClientPackage:
     """The checked content of a client.zip."""
 
     card: ModelCard
+    features: Integers
+    """Ascending indices of the card's features that the circuit takes, shape
+    (n_circuit_features,)."""
     quantiser: Quantiser
     output_scale: OutputScale
     circuit: Circuit
@@ -59,12 +74,13 @@ def open_package(data: bytes) -> ClientPackage:
             f"cannot hold: [{low}, {high}]"
         )
     card = _card(members[CARD])
-    if (specs.n_features, specs.n_outputs) != (card.data.n_features, card.data.n_outputs):
+    features = _features(members.get(CIRCUIT), card.data.n_features)
+    if (specs.n_features, specs.n_outputs) != (len(features), card.data.n_outputs):
         raise InvalidClientPackage(
             f"{CLIENT_ZIP} has a circuit of {specs.n_features} inputs and {specs.n_outputs} "
-            f"outputs; its model card says {card.data.n_features} and {card.data.n_outputs}"
+            f"outputs; its {CARD} and {CIRCUIT} say {len(features)} and {card.data.n_outputs}"
         )
-    return ClientPackage(card, quantiser, output_scale, Circuit(specs))
+    return ClientPackage(card, features, quantiser, output_scale, Circuit(specs))
 
 
 def _check_version(data: bytes) -> None:
@@ -78,6 +94,20 @@ def _check_version(data: bytes) -> None:
             f"this model was compiled with {RUNTIME} {made_by!r:.40}, and {installed} is installed "
             "here: use the key holder of the release that serves the model"
         )
+
+
+def _features(data: bytes | None, n_card_features: int) -> Integers:
+    if data is None:
+        return np.arange(n_card_features)
+    try:
+        features = _Features.model_validate_json(data).features
+    except ValidationError:
+        raise InvalidClientPackage(f"{CIRCUIT} does not list the features of a circuit") from None
+    if features[-1] >= n_card_features or any(one >= next_ for one, next_ in pairwise(features)):
+        raise InvalidClientPackage(
+            f"{CIRCUIT} must list features in ascending order, from 0 to {n_card_features - 1}"
+        )
+    return np.array(features, dtype=np.int64)
 
 
 def _card(data: bytes) -> ModelCard:

@@ -30,3 +30,7 @@ class Settings(ServiceSettings):
     """Requests to the service at a time."""
     batch: int = Field(default=16, ge=1)
     """Ciphertexts in one request at most; fewer where the service takes fewer."""
+    api_key_path: Path | None = None
+    """File that holds the service's API key and nothing else; an empty one stands for none."""
+    ca_path: Path | None = None
+    """PEM file with the CA certificates to trust for https; the usual ones by default."""

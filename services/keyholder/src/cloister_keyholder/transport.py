@@ -1,7 +1,9 @@
 """HTTP to a service that may be restarting, busy, or hostile."""
 
 import asyncio
+import ipaddress
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,12 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import count
+from pathlib import Path
 from secrets import SystemRandom
 from typing import TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from cloister_keyholder.credentials import authorization, trust
 from cloister_keyholder.errors import (
     InvalidAnswer,
     KeyholderError,
@@ -75,7 +79,14 @@ class Exchanges:
 
     _client: httpx.Client | httpx.AsyncClient
 
-    def __init__(self, url: str, retry_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        url: str,
+        retry_seconds: float,
+        clock: Callable[[], float],
+        api_key: str | None,
+        ca_path: Path | None,
+    ) -> None:
         try:
             base = httpx.URL(url)
         except httpx.InvalidURL:
@@ -85,12 +96,24 @@ class Exchanges:
         self._base = base
         self.url = str(base.copy_with(userinfo=b"")).rstrip("/")
         """The address, without credentials: safe to show."""
+        shown = authorization(api_key)
+        if shown and base.userinfo:
+            raise KeyholderError(
+                f"give either an API key or a user name in the address of {self.url}, not both"
+            )
+        if shown and base.scheme == "http" and not _is_loopback(base.host):
+            log.warning(
+                "the API key passes in the clear on the way to %s: use https unless that network "
+                "is trusted",
+                self.url,
+            )
         self._retry_seconds = retry_seconds
         self._clock = clock
         self._jitter = SystemRandom()
         self._timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         # A compressed answer could unfold to any size before its length can be checked.
-        self._headers = {"Accept-Encoding": "identity"}
+        self._headers = {"Accept-Encoding": "identity", **shown}
+        self._verify = trust(ca_path)
 
     def exchange(
         self,
@@ -109,6 +132,7 @@ class Exchanges:
             try:
                 reply: Reply = yield Send(request, limit)
             except httpx.TransportError as error:
+                self._check_trust(error)
                 reason = str(error) or type(error).__name__
             except _Busy as error:
                 reason, retry_after = str(error), error.retry_after
@@ -124,6 +148,17 @@ class Exchanges:
             log.info("%s is not available (%s): trying again in %.1f s", self.url, reason, delay)
             yield Sleep(delay)
         raise AssertionError("unreachable: the attempts do not end")
+
+    def _check_trust(self, error: httpx.TransportError) -> None:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise KeyholderError(
+                    f"the certificate of {self.url} is not trusted ({cause.verify_message}): name "
+                    "the CA certificates of the service in CLOISTER_CA_PATH, and use the host name "
+                    "that the certificate is for"
+                ) from None
+            cause = cause.__cause__ or cause.__context__
 
     def _body(self, response: httpx.Response, limit: int) -> "_Body":
         """Return what takes the parts of an answer in; an error's text may have its own length."""
@@ -177,9 +212,13 @@ class Transport(Exchanges):
         transport: what httpx sends through; its own by default.
         sleep: waits that many seconds.
         clock: seconds of a clock that never goes back.
+        api_key: shown to this service and to no other host; None or empty for none.
+        ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
+            default.
 
     Raises:
-        KeyholderError: ``url`` is not an http address.
+        KeyholderError: ``url`` is not an http address, or the API key or ``ca_path`` cannot be
+            used.
     """
 
     def __init__(
@@ -190,11 +229,16 @@ class Transport(Exchanges):
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        api_key: str | None = None,
+        ca_path: Path | None = None,
     ) -> None:
-        super().__init__(url, retry_seconds, clock)
+        super().__init__(url, retry_seconds, clock, api_key, ca_path)
         self._client: httpx.Client = httpx.Client(
             base_url=self._base,
             transport=transport,
+            verify=self._verify,
+            # Who answers with another address would be shown the API key there.
+            follow_redirects=False,
             timeout=self._timeout,
             headers=self._headers,
         )
@@ -233,7 +277,7 @@ class Transport(Exchanges):
         """Carry out a flow and return its result."""
         return run(flow, self._do)
 
-    def send(self, step: Send) -> Reply:
+    def attempt(self, step: Send) -> Reply:
         """Send a request once."""
         response = self._client.send(step.request, stream=True)
         try:
@@ -247,7 +291,7 @@ class Transport(Exchanges):
     def _do(self, step: Step) -> object:
         match step:
             case Send():
-                return self.send(step)
+                return self.attempt(step)
             case Sleep(seconds):
                 self._sleep(seconds)
                 return None
@@ -263,9 +307,11 @@ class AsyncTransport(Exchanges):
         retry_seconds: how long to repeat one request.
         transport: what httpx sends through; its own by default.
         clock: seconds of a clock that never goes back.
+        api_key: shown to this service and to no other host.
+        ca_path: PEM file with the CA certificates that are trusted for https.
 
     Raises:
-        KeyholderError: ``url`` is not an http address.
+        KeyholderError: as ``Transport``.
     """
 
     def __init__(
@@ -275,11 +321,16 @@ class AsyncTransport(Exchanges):
         retry_seconds: float,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
+        api_key: str | None = None,
+        ca_path: Path | None = None,
     ) -> None:
-        super().__init__(url, retry_seconds, clock)
+        super().__init__(url, retry_seconds, clock, api_key, ca_path)
         self._client: httpx.AsyncClient = httpx.AsyncClient(
             base_url=self._base,
             transport=transport,
+            verify=self._verify,
+            # Who answers with another address would be shown the API key there.
+            follow_redirects=False,
             timeout=self._timeout,
             headers=self._headers,
         )
@@ -311,6 +362,12 @@ class AsyncTransport(Exchanges):
                 return None
             case Wait(futures):
                 return await asyncio.gather(*map(asyncio.wrap_future, futures))
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _detail(body: bytes) -> str:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
@@ -16,7 +17,7 @@ REMIND_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
-def wait_for_model(
+def wait_for_model(  # noqa: PLR0913 - each of them is a caller's to choose
     url: str,
     model: str,
     seconds: float,
@@ -24,6 +25,8 @@ def wait_for_model(
     transport: httpx.BaseTransport | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    api_key: str | None = None,
+    ca_path: Path | None = None,
 ) -> None:
     """Return once the service serves the model; log what is being waited for.
 
@@ -34,12 +37,23 @@ def wait_for_model(
         transport: what httpx sends through; its own by default.
         sleep: waits that many seconds.
         clock: seconds of a clock that never goes back.
+        api_key: of the service, where it needs one.
+        ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
+            default.
 
     Raises:
         ServiceUnavailable: the time is over; the message says what was missing.
         RequestRefused: the service answers with another error than 404.
     """
-    connection = Transport(url, retry_seconds=0, transport=transport, sleep=sleep, clock=clock)
+    connection = Transport(
+        url,
+        retry_seconds=0,
+        transport=transport,
+        sleep=sleep,
+        clock=clock,
+        api_key=api_key,
+        ca_path=ca_path,
+    )
     service = InferenceService(connection, model)
     give_up, said, remind = clock() + seconds, "", 0.0
     try:

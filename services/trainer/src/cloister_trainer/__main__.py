@@ -34,13 +34,17 @@ def train_once(settings: Settings) -> None:
     digest, registry = plan.inputs_digest(settings), Registry(settings.models_dir)
     published = registry.published_from(settings.name, digest)
     if published and not settings.retrain:
-        published.verify()
-        registry.set_current(settings.name, published.manifest.version)
+        number = published.manifest.version
+        in_use = registry.adopt(settings.name, number)
         log.info(
             "version %d of %s is trained already; CLOISTER_RETRAIN=true trains another",
-            published.manifest.version,
+            number,
             settings.name,
         )
+        if in_use.manifest.version != number:
+            log.info(
+                "version %d stays in use (rolled back from %d)", in_use.manifest.version, number
+            )
         return
     before = published.manifest.version if published else 0
     _wait_for_superlink(settings)

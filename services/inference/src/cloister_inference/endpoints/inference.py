@@ -1,11 +1,14 @@
 """Inference requests, framed or raw."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from cloister_inference import openapi, protocol
-from cloister_inference.body import read_body
+from cloister_inference.body import BODY_SECONDS, disconnected, read_body, stated_length
 from cloister_inference.data_plane import DataPlane, check_client
+from cloister_inference.endpoints.access import Allowance, Allowed
 from cloister_inference.endpoints.parameters import (
     MODEL,
     VERSION,
@@ -18,6 +21,11 @@ from cloister_inference.endpoints.parameters import (
 from cloister_inference.openapi import OCTETS
 from cloister_inference.problems import MediaTypeError
 from cloister_shared.open_inference import HEADER_LENGTH
+
+_NO_JSON = (
+    f"send one raw ciphertext as {OCTETS}, or a JSON header and binary data with the header "
+    f"{HEADER_LENGTH}; a ciphertext has no form in plain JSON"
+)
 
 router = APIRouter()
 
@@ -33,11 +41,12 @@ async def infer(
     request: Request,
     name: Name,
     plane: Plane,
+    allowance: Allowed,
     header_length: HeaderLength = None,
     client_digest: ClientDigest = None,
 ) -> Response:
     """Evaluate encrypted inputs; the request must state the digest of its client.zip."""
-    return await _infer(request, plane, name, None, header_length, client_digest)
+    return await _infer(request, plane, allowance, name, None, header_length, client_digest)
 
 
 @router.post(
@@ -52,16 +61,18 @@ async def version_infer(
     name: Name,
     version: Version,
     plane: Plane,
+    allowance: Allowed,
     header_length: HeaderLength = None,
     client_digest: ClientDigest = None,
 ) -> Response:
     """Evaluate encrypted inputs; a digest of client.zip, where stated, must be the version's."""
-    return await _infer(request, plane, name, version, header_length, client_digest)
+    return await _infer(request, plane, allowance, name, version, header_length, client_digest)
 
 
 async def _infer(
     request: Request,
     plane: DataPlane,
+    allowance: Allowance,
     name: str,
     version: str | None,
     header_length: int | None,
@@ -69,22 +80,44 @@ async def _infer(
 ) -> Response:
     model = await plane.model(name, version)
     _check_media_type(request, framed=header_length is not None)
-    body = await read_body(request, plane.body_limit(model))
     stated = version is not None
-    headers = {"Cloister-Model-Version": str(model.version)}
+    limit = plane.body_limit(model)
+    plane.check_room(model, stated_length(request, limit) - (header_length or 0))
+    arrived: float = request.state.arrived
+    body = await read_body(
+        request,
+        limit,
+        seconds=min(BODY_SECONDS, plane.deadline_seconds),
+        held=request.app.state.held_bodies,
+    )
     if header_length is None:
+        _check_not_json(body)
+        asked, elements = None, [body]
         check_client(model, digest, None, version_stated=stated)
-        evaluation = await plane.evaluate(model, [body])
-        (content,) = evaluation.results
     else:
         asked, elements = protocol.parse_framed(body, header_length, plane.max_batch)
         check_client(model, digest, asked.parameters.client_digest, version_stated=stated)
-        evaluation = await plane.evaluate(model, elements)
-        content, length = protocol.build_framed(
-            model.name, str(model.version), asked.id, evaluation.results
-        )
+    allowance.take_ciphertexts(len(elements))
+    # Held in memory once, as elements, while they wait.
+    del body
+    seconds = plane.deadline_seconds
+    if asked and asked.parameters.timeout:
+        seconds = min(seconds, asked.parameters.timeout / 1e6)
+    evaluation = await plane.evaluate(
+        model, elements, deadline=arrived + seconds, gone=partial(disconnected, request)
+    )
+    headers = {
+        "Cloister-Model-Version": str(model.version),
+        "Server-Timing": f"evaluate;dur={evaluation.seconds * 1000:.3f}",
+    }
+    if asked is None:
+        (content,) = evaluation.results
+    else:
+        with plane.metrics.serialise_seconds.time():
+            content, length = protocol.build_framed(
+                model.name, str(model.version), asked.id, evaluation.results
+            )
         headers[HEADER_LENGTH] = str(length)
-    headers["Server-Timing"] = f"evaluate;dur={evaluation.seconds * 1000:.3f}"
     return Response(content, media_type=OCTETS, headers=headers)
 
 
@@ -96,7 +129,10 @@ def _check_media_type(request: Request, *, framed: bool) -> None:
     # Clients of the extension state various types or none; its own header says what the body is.
     stated = request.headers.get("content-type", OCTETS).partition(";")[0].strip().lower()
     if not framed and stated != OCTETS:
-        raise MediaTypeError(
-            f"send one raw ciphertext as {OCTETS}, or a JSON header and binary data with the "
-            f"header {HEADER_LENGTH}; a ciphertext has no form in plain JSON"
-        )
+        raise MediaTypeError(_NO_JSON)
+
+
+def _check_not_json(body: bytes) -> None:
+    # Clients of the protocol send a plain JSON request without a type; no ciphertext begins so.
+    if body[:1] == b"{":
+        raise MediaTypeError(_NO_JSON)

@@ -5,17 +5,25 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request
 
 from cloister_inference.data_plane import DataPlane
+from cloister_inference.lifecycle import Lifecycle
 from cloister_shared.open_inference import CLIENT_DIGEST, HEADER_LENGTH
 
 MODEL = "/v2/models/{name}"
 VERSION = MODEL + "/versions/{version}"
 
 
-def _data_plane(request: Request) -> DataPlane:
+# Each of these is a coroutine function because FastAPI calls others in a thread.
+async def _data_plane(request: Request) -> DataPlane:
     plane: DataPlane = request.app.state.data_plane
     return plane
 
 
+async def _lifecycle(request: Request) -> Lifecycle:
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle
+
+
+State = Annotated[Lifecycle, Depends(_lifecycle)]
 Plane = Annotated[DataPlane, Depends(_data_plane)]
 Name = Annotated[str, Path(description="Name of the model.", examples=["digits"])]
 Version = Annotated[str, Path(description="Number of the version.", examples=["1"])]

@@ -5,7 +5,8 @@ from importlib.metadata import version as package_version
 from fastapi import APIRouter
 
 from cloister_inference import openapi, protocol
-from cloister_inference.endpoints.parameters import Plane
+from cloister_inference.endpoints.parameters import Plane, State
+from cloister_inference.problems import StoppingError
 
 router = APIRouter()
 
@@ -31,7 +32,9 @@ async def live() -> protocol.Live:
     summary="Whether some model can be served",
     responses=openapi.READY,
 )
-async def ready(plane: Plane) -> protocol.Ready:
-    """Answer 200 once the current version of at least one model is loaded."""
+async def ready(plane: Plane, lifecycle: State) -> protocol.Ready:
+    """Answer 200 once the current version of at least one model is loaded, until it stops."""
+    if lifecycle.stopping:
+        raise StoppingError
     await plane.check_ready()
     return protocol.Ready()

@@ -1,0 +1,71 @@
+"""Synthetic rows that lie where classes meet."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cloister_compiler.probes import PROBES, measure_agreement, synthetic_rows
+from cloister_shared.classification import class_indices
+from cloister_shared.reference import Reference
+
+Floats = np.ndarray[Any, Any]
+values = st.floats(-10, 10)
+coefficients = st.tuples(st.sampled_from([1, 3, 4]), st.integers(1, 6)).flatmap(
+    lambda shape: arrays(np.float64, shape, elements=values)
+)
+
+
+@given(coefficients)
+def test_rows_are_within_the_declared_bounds_and_the_same_every_time(coef: Floats) -> None:
+    rows = synthetic_rows(coef, 40)
+    assert rows.shape == (40, coef.shape[1])
+    assert ((rows >= 0) & (rows <= 1)).all()
+    np.testing.assert_array_equal(rows, synthetic_rows(coef, 40))
+
+
+@pytest.mark.parametrize("n_outputs", [1, 10])
+def test_rows_reach_every_class_and_come_near_every_boundary(n_outputs: int) -> None:
+    coef = np.random.default_rng(2).normal(size=(n_outputs, 50))
+    rows = synthetic_rows(coef)
+    assert len(rows) == PROBES
+    scores = rows @ coef.T
+    assert len(np.unique(class_indices(scores))) == max(n_outputs, 2)
+    if n_outputs == 1:
+        margins = np.abs(scores[:, 0])
+    else:
+        ordered = np.sort(scores, axis=1)
+        margins = ordered[:, -1] - ordered[:, -2]
+    # Neither all at a boundary nor all far from one.
+    assert np.quantile(margins, 0.1) < 0.25 * np.median(margins)
+    assert np.quantile(margins, 0.9) > 2 * np.median(margins)
+
+
+def test_differing_predictions_are_counted() -> None:
+    exact = Reference(
+        coef=np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
+        intercept=np.array([0.0, 0.0, 0.1]),
+        features=np.array([0, 1]),
+        weights=np.array([[10, 0, 0], [0, 10, 0]]),
+        bias=np.array([0, 0, 10]),
+        input_scale=np.array(0.1),
+        input_zero_point=np.array(0),
+        input_low=np.array(0),
+        input_high=np.array(10),
+        output_scale=np.array(0.01),
+        output_zero_point=np.zeros(3, dtype=np.int64),
+    )
+    rows = np.array([[0.9, 0.1], [0.1, 0.9], [0.0, 0.0], [0.0, 0.6]])
+    assert measure_agreement(exact, rows).model_dump() == {
+        "probes": 4,
+        "differing": 0,
+        "share": 0.0,
+    }
+    # The second output now loses against the first at [0.1, 0.9], and against the third elsewhere.
+    wrong = replace(exact, weights=np.array([[10, 0, 0], [0, 1, 0]]))
+    found = measure_agreement(wrong, rows)
+    assert (found.probes, found.differing, found.share) == (4, 2, 0.5)
