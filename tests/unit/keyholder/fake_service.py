@@ -3,10 +3,11 @@
 import io
 import json
 import re
+import signal
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import httpx
 
 from cloister_shared.artifact import CLIENT_ZIP, EVALUATION_KEYS, REFERENCE, ArtifactDetails
 from cloister_shared.digests import digest_bytes
+from cloister_shared.open_inference import HEADER_LENGTH, decode_elements, encode_elements
 from cloister_shared.registry import Manifest
 
 
@@ -52,9 +54,12 @@ class FakeService:
         self.client_zip = (folder / CLIENT_ZIP).read_bytes()
         self.current = "1"
         self.publish_reference = True
+        self.max_batch = 64
         self.interceptors: list[Callable[[httpx.Request], httpx.Response]] = []
         self.tamper: Callable[[bytes], bytes] = lambda result: result
         self.requests: list[httpx.Request] = []
+        # Concrete's server gives wrong answers to several threads.
+        self._lock = threading.Lock()
         self._server = server
         self._keys = (folder / EVALUATION_KEYS).read_bytes()
 
@@ -87,9 +92,13 @@ class FakeService:
         return result
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        if self.interceptors:
-            return self.interceptors.pop(0)(request)
+        with self._lock:
+            self.requests.append(request)
+            if self.interceptors:
+                return self.interceptors.pop(0)(request)
+            return self._answer(request)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
         found = re.fullmatch(r"/v2/models/([^/]+)(?:/versions/(\d+))?(?:/(\w+))?", request.url.path)
         if not found or found[1] != self.name or found[2] not in (None, "1"):
             return problem(404, f"there is no {request.url.path}")
@@ -115,11 +124,49 @@ class FakeService:
             return problem(415, "only raw ciphertexts")
         if request.headers["Cloister-Client-Digest"] != self.digest:
             return problem(409, "encrypted for another client.zip")
+        if HEADER_LENGTH in request.headers:
+            return self._infer_batch(request)
         return httpx.Response(
             200,
             content=self.tamper(self.run(request.read())),
             headers={"Server-Timing": "queue;dur=0.1, evaluate;dur=1.5"},
         )
+
+    def _infer_batch(self, request: httpx.Request) -> httpx.Response:
+        ciphertexts = elements_of(request)
+        if len(ciphertexts) > self.max_batch:
+            return problem(413, f"at most {self.max_batch}")
+        results = [self.tamper(self.run(ciphertext)) for ciphertext in ciphertexts]
+        timing = {"Server-Timing": f"evaluate;dur={1.5 * len(results)}"}
+        return framed(results, **timing)
+
+
+def elements_of(request: httpx.Request) -> list[bytes]:
+    """Take a batch apart as the protocol has it, all of it."""
+    length = int(request.headers[HEADER_LENGTH])
+    body = request.read()
+    header = json.loads(body[:length])
+    (tensor,) = header["inputs"]
+    (count,) = tensor["shape"]
+    assert set(header) <= {"inputs", "outputs"}
+    assert (tensor["name"], tensor["datatype"]) == ("ciphertext", "BYTES")
+    assert tensor["parameters"] == {"binary_data_size": len(body) - length}
+    return decode_elements(body[length:], count)
+
+
+def framed(results: list[bytes], **headers: str) -> httpx.Response:
+    """Put the answer to a batch together."""
+    data = encode_elements(results)
+    output = {
+        "name": "result",
+        "datatype": "BYTES",
+        "shape": [len(results)],
+        "parameters": {"binary_data_size": len(data)},
+    }
+    header = json.dumps({"model_name": "m", "model_version": "1", "outputs": [output]}).encode()
+    return httpx.Response(
+        200, content=header + data, headers={HEADER_LENGTH: str(len(header)), **headers}
+    )
 
 
 def specs_of(archive: bytes) -> dict[str, Any]:
@@ -142,8 +189,9 @@ def serve(service: FakeService) -> Iterator[str]:
             self.send_response(response.status_code)
             for name, value in response.headers.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(response.content)
+            with suppress(ConnectionError):
+                self.end_headers()
+                self.wfile.write(response.content)
 
         do_POST = do_GET  # noqa: N815 - the name http.server looks for
 
@@ -154,6 +202,9 @@ def serve(service: FakeService) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as overridden
             pass
 
+    # Python ignores it, but compiling a circuit has LLVM end the process on it instead: here, when
+    # a client goes away during an answer.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -69,6 +69,11 @@ def test_the_first_samples_are_evaluated_and_compared(
     assert report.bytes_down == digits_service.details.circuit.output_bytes
     assert report.milliseconds.server == Milliseconds(median=1.5, mean=1.5, p95=1.5, maximum=1.5)
     assert report.milliseconds.encrypt.median > 0
+    speed = report.throughput
+    assert speed.predictions_per_second == pytest.approx(20 / speed.seconds)
+    sent = [r for r in digits_service.requests if r.method == "POST"]
+    assert speed.requests == len(sent) < 20
+    assert f"in {speed.requests} requests" in shown(report)
     assert EvaluationReport.model_validate_json(report.model_dump_json()) == report
     assert "20 of 20" in shown(report)
 
@@ -147,6 +152,7 @@ def test_scores_do_not_leave_the_machine(
     evaluate(digits, held_out, 3)
     sent = [(request.method, request.url.path) for request in digits_service.requests]
     root = "/v2/models/digits"
+    # Three rows are too few to share requests.
     assert sent == [
         ("GET", root),
         ("GET", f"{root}/versions/1/client"),

@@ -1,5 +1,6 @@
 """SDK and command line of the party that alone holds the keys."""
 
+from cloister_keyholder.aio import AsyncEncryptedModel
 from cloister_keyholder.errors import (
     IncompatibleVersion,
     InvalidAnswer,
@@ -11,10 +12,14 @@ from cloister_keyholder.errors import (
     RequestRefused,
     ServiceUnavailable,
     UnsafeParameters,
+    WorkerLost,
 )
 from cloister_keyholder.model import EncryptedModel
+from cloister_keyholder.pipeline import Answer, Limits
 
 __all__ = [
+    "Answer",
+    "AsyncEncryptedModel",
     "EncryptedModel",
     "IncompatibleVersion",
     "InvalidAnswer",
@@ -23,7 +28,9 @@ __all__ = [
     "InvalidSamples",
     "KeyUnusable",
     "KeyholderError",
+    "Limits",
     "RequestRefused",
     "ServiceUnavailable",
     "UnsafeParameters",
+    "WorkerLost",
 ]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -15,12 +16,13 @@ from cloister_keyholder.credentials import read_api_key
 from cloister_keyholder.errors import InvalidSamples, KeyUnusable
 from cloister_keyholder.evaluation import evaluate as evaluate_model
 from cloister_keyholder.model import EncryptedModel
+from cloister_keyholder.pipeline import Answer, Limits
 from cloister_keyholder.progress import show_progress
 from cloister_keyholder.report import render, write_report
 from cloister_keyholder.samples import read_csv, read_held_out
 from cloister_keyholder.settings import Settings
 from cloister_keyholder.waiting import wait_for_model
-from cloister_shared.classification import class_indices
+from cloister_shared.classification import class_indices, probabilities
 from cloister_shared.service import run_service
 
 log = logging.getLogger(__name__)
@@ -96,13 +98,19 @@ def predict(
     """Print the predicted class of every row, one a line."""
     with _open(_settings(ctx, url, model)) as encrypted:
         rows = read_csv(file, encrypted.card.data)
+        answers: list[Answer] = []
+        with show_progress("predicting encrypted") as progress:
+            for answer in encrypted.ask_all(encrypted.quantise(rows)):
+                answers.append(answer)
+                progress(len(answers), len(rows))
+        scores = encrypted.dequantise(np.vstack([answer.integer_scores for answer in answers]))
         if not proba:
-            for label in encrypted.predict(rows):
+            for label in encrypted.card.data.labels(class_indices(scores)):
                 typer.echo(label)
             return
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(encrypted.card.data.classes)
-        writer.writerows(encrypted.predict_proba(rows).tolist())
+        writer.writerows(probabilities(scores).tolist())
 
 
 @app.command()
@@ -201,6 +209,7 @@ def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
         settings.model,
         version=version,
         retry_seconds=settings.retry_seconds,
+        limits=Limits(settings.processes, settings.connections, settings.batch),
         api_key=read_api_key(settings.api_key_path),
         ca_path=settings.ca_path,
     )

@@ -5,6 +5,8 @@ Source: https://github.com/kserve/open-inference-protocol
 
 import re
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +15,10 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloister_keyholder.archive import read_members
+from cloister_keyholder.batch import answer_limit, pack, unpack
 from cloister_keyholder.errors import InvalidAnswer, InvalidClientPackage, RequestRefused
-from cloister_keyholder.transport import Transport
+from cloister_keyholder.flow import Flow
+from cloister_keyholder.transport import Exchanges
 from cloister_shared.artifact import REFERENCE
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
@@ -51,35 +55,40 @@ class Description:
 
 @dataclass(frozen=True)
 class Inference:
-    """The answer to one encrypted query."""
+    """The answer to one encrypted query, and what the request that carried it took."""
 
     result: bytes
     evaluate_ms: float | None
-    """Time of the encrypted evaluation as the service states it, in milliseconds."""
+    """Time of the encrypted evaluation of one query, in milliseconds: what the service states for
+    the request, divided by its queries."""
+    request_ms: float
+    """From first sending the request to holding its whole answer, repetitions included."""
+    queries: int
+    """That the request carried."""
 
 
 class InferenceService:
-    """The requests about one model.
+    """The requests about one model, as flows for its transport to run.
 
     Every method raises what ``Transport.post`` raises, beside what it names itself.
     """
 
-    def __init__(self, transport: Transport, model: str) -> None:
+    def __init__(self, transport: Exchanges, model: str) -> None:
         self._transport = transport
         self._model = f"/v2/models/{quote(model, safe='')}"
 
-    def check_ready(self) -> None:
+    def check_ready(self) -> Flow[None]:
         """Return if the model can be queried."""
-        self._transport.get(f"{self._model}/ready", limit=METADATA_LIMIT)
+        yield from self._transport.exchange("GET", f"{self._model}/ready", limit=METADATA_LIMIT)
 
-    def describe(self, version: int | None) -> Description:
+    def describe(self, version: int | None) -> Flow[Description]:
         """Describe a version, or the current one.
 
         Raises:
             InvalidAnswer: the description is malformed, or of another version.
         """
         path = self._model if version is None else self._version(version)
-        reply = self._transport.get(path, limit=METADATA_LIMIT)
+        reply = yield from self._transport.exchange("GET", path, limit=METADATA_LIMIT)
         try:
             parameters = _Metadata.model_validate_json(reply.body).parameters
         except ValidationError:
@@ -92,14 +101,14 @@ class InferenceService:
             raise InvalidAnswer(f"asked for version {version}, the service described {described}")
         return Description(described, parameters.client_digest)
 
-    def client_zip(self, description: Description) -> bytes:
+    def client_zip(self, description: Description) -> Flow[bytes]:
         """Return the client.zip of a version.
 
         Raises:
             InvalidAnswer: its SHA-256 is not the description's, or not that of its ETag.
         """
-        reply = self._transport.get(
-            f"{self._version(description.version)}/client", limit=CLIENT_LIMIT
+        reply = yield from self._transport.exchange(
+            "GET", f"{self._version(description.version)}/client", limit=CLIENT_LIMIT
         )
         digest = digest_bytes(reply.body)
         etag = reply.headers.get("ETag", f'"{digest}"').removeprefix("W/").strip('"')
@@ -111,15 +120,15 @@ class InferenceService:
             )
         return reply.body
 
-    def reference(self, version: int) -> Reference | None:
+    def reference(self, version: int) -> Flow[Reference | None]:
         """Return the circuit in the clear, or None where it is not published.
 
         Raises:
             InvalidAnswer: it is damaged.
         """
         try:
-            reply = self._transport.get(
-                f"{self._version(version)}/reference", limit=REFERENCE_LIMIT
+            reply = yield from self._transport.exchange(
+                "GET", f"{self._version(version)}/reference", limit=REFERENCE_LIMIT
             )
         except RequestRefused as error:
             if error.status == 404:
@@ -136,22 +145,35 @@ class InferenceService:
         except (CloisterError, MemoryError):
             raise InvalidAnswer(f"the service's {REFERENCE} is damaged") from None
 
-    def infer(self, description: Description, ciphertext: bytes, *, result_limit: int) -> Inference:
-        """Return the encrypted result for one ciphertext.
+    def infer(
+        self, description: Description, ciphertexts: Sequence[bytes], *, result_limit: int
+    ) -> Flow[list[Inference]]:
+        """Return the encrypted results of ciphertexts, in their order, by one request.
 
         Args:
-            description: of the version whose client.zip the ciphertext was made with.
-            ciphertext: one serialised input.
+            description: of the version whose client.zip the ciphertexts were made with.
+            ciphertexts: serialised inputs, at least one. One goes by itself, several are framed.
             result_limit: the most bytes that a result may have.
+
+        Raises:
+            InvalidAnswer: the answer is not one result for each ciphertext.
         """
-        reply = self._transport.post(
-            self.infer_path(description.version),
-            ciphertext,
-            infer_headers(description),
-            limit=result_limit,
+        headers, body = infer_headers(description), ciphertexts[0]
+        limit = result_limit
+        if len(ciphertexts) > 1:
+            framing, body = pack(ciphertexts)
+            headers |= framing
+            limit = answer_limit(len(ciphertexts), result_limit)
+        start = time.perf_counter()
+        reply = yield from self._transport.exchange(
+            "POST", self.infer_path(description.version), limit=limit, content=body, headers=headers
         )
+        request_ms = 1000 * (time.perf_counter() - start)
+        queries = len(ciphertexts)
+        results = unpack(reply.headers, reply.body, queries) if queries > 1 else [reply.body]
         timing = _EVALUATE.search(reply.headers.get("Server-Timing", ""))
-        return Inference(reply.body, float(timing[1]) if timing else None)
+        evaluate_ms = float(timing[1]) / queries if timing else None
+        return [Inference(result, evaluate_ms, request_ms, queries) for result in results]
 
     def infer_path(self, version: int) -> str:
         """Where ciphertexts for a version are posted, below the service's address."""
@@ -162,7 +184,7 @@ class InferenceService:
 
 
 def infer_headers(description: Description) -> dict[str, str]:
-    """Return the headers of a request whose body is one ciphertext."""
+    """Return the headers of every inference request; those of one ciphertext need no others."""
     return {
         "Content-Type": "application/octet-stream",
         CLIENT_DIGEST: description.client_digest,

@@ -10,6 +10,7 @@ CloisterError
     │   ├── IncompatibleVersion   ... made by another version of Concrete
     │   └── UnsafeParameters      ... with parameters that would not protect the query
     ├── KeyUnusable               a key was used already, or its file cannot be used
+    ├── WorkerLost                a process that encrypts ended, and its keys with it
     └── InvalidSamples            the key holder's own samples do not fit the model
 """
 
@@ -58,6 +59,10 @@ class UnsafeParameters(InvalidClientPackage):
 
 class KeyUnusable(KeyholderError):  # noqa: N818 - named for what happened, as httpx names its own
     """A key has decrypted its one result, or its file is damaged or exists already."""
+
+
+class WorkerLost(KeyholderError):  # noqa: N818 - named for what happened, as httpx names its own
+    """A process that encrypts rows ended or hangs. Its keys are gone with it: query again."""
 
 
 class InvalidSamples(KeyholderError):  # noqa: N818 - named for what happened, as httpx names its own

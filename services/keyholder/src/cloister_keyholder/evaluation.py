@@ -1,5 +1,6 @@
 """Evaluates held-out samples encrypted, beside the same model in the clear."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -7,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from cloister_keyholder.model import Answer, EncryptedModel
+from cloister_keyholder.model import EncryptedModel
+from cloister_keyholder.pipeline import Answer
 from cloister_keyholder.samples import HeldOut
 from cloister_shared.classification import class_indices
 from cloister_shared.reference import Reference
@@ -44,15 +46,27 @@ class Milliseconds(_Part):
 
 
 class Timings(_Part):
-    """Where the time of one prediction goes."""
+    """Where the time of one prediction goes; many are under way at a time."""
 
     encrypt: Milliseconds
-    """Key generation and encryption."""
+    """Key generation and encryption, on one core."""
     request: Milliseconds
-    """From sending to holding the whole result: network, queueing and ``server``."""
+    """Of the request that carried the prediction, with all others in it: from sending it to holding
+    its whole answer, with network, queueing and every ``server``. It counts once a prediction."""
     server: Milliseconds | None
-    """Encrypted evaluation as the service states it; None where it does not."""
+    """Encrypted evaluation on one core: what the service states for a request, divided by the
+    predictions in it; None where it states nothing."""
     decrypt: Milliseconds
+
+
+class Throughput(_Part):
+    """How fast all predictions together were."""
+
+    seconds: float
+    """Wall time from the first encryption to the last decryption, with the start of processes."""
+    predictions_per_second: float
+    requests: int
+    """That carried them."""
 
 
 class Accuracies(_Part):
@@ -101,6 +115,7 @@ class EvaluationReport(_Part):
     bytes_down: int
     """Length of a query's encrypted result."""
     milliseconds: Timings
+    throughput: Throughput
 
     @property
     def differing(self) -> int:
@@ -114,7 +129,7 @@ def evaluate(
     samples: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> EvaluationReport:
-    """Evaluate the first samples encrypted, one query each.
+    """Evaluate the first samples encrypted, a query each.
 
     Args:
         model: to query.
@@ -128,10 +143,13 @@ def evaluate(
     held_out.check_fits(model.card.data)
     reference = model.reference()
     total = min(samples, len(held_out.rows)) if samples else len(held_out.rows)
-    answers = []
-    for row in model.quantise(held_out.rows[:total]):
-        answers.append(model.ask(row))
+    quantised = model.quantise(held_out.rows[:total])
+    answers: list[Answer] = []
+    start = time.perf_counter()
+    for answer in model.ask_all(quantised):
+        answers.append(answer)
         progress(len(answers), total)
+    seconds = time.perf_counter() - start
     scores = np.vstack([answer.integer_scores for answer in answers])
     predicted = class_indices(model.dequantise(scores))
     encrypted = _accuracy(predicted, held_out.labels[:total])
@@ -150,6 +168,12 @@ def evaluate(
         bytes_up=max(answer.bytes_up for answer in answers),
         bytes_down=max(answer.bytes_down for answer in answers),
         milliseconds=_timings(answers),
+        throughput=Throughput(
+            seconds=seconds,
+            predictions_per_second=total / seconds,
+            # Each prediction has its share of one.
+            requests=round(sum(1 / answer.queries for answer in answers)),
+        ),
     )
 
 

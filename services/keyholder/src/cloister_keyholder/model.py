@@ -1,6 +1,7 @@
 """A model behind an inference service, used like one of scikit-learn's."""
 
-import time
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,114 +11,55 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from cloister_keyholder import background
 from cloister_keyholder.api import Description, InferenceService, infer_headers
 from cloister_keyholder.circuit import Query, QueryKey
-from cloister_keyholder.errors import InvalidAnswer
-from cloister_keyholder.package import open_package
-from cloister_keyholder.transport import Transport
+from cloister_keyholder.errors import InvalidAnswer, InvalidSamples, KeyholderError
+from cloister_keyholder.flow import Flow
+from cloister_keyholder.package import ClientPackage, open_package
+from cloister_keyholder.pipeline import Answer, Limits, Pipeline
+from cloister_keyholder.transport import Exchanges, Transport
 from cloister_shared.card import ModelCard
 from cloister_shared.classification import class_indices, probabilities
+from cloister_shared.errors import CloisterError
 from cloister_shared.reference import Reference
 from cloister_shared.scaling import OutOfBounds, to_unit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The decrypted answer to one query, and what it took."""
-
-    integer_scores: Integers
-    """Shape (n_outputs,)."""
-    encrypt_ms: float
-    """Key generation and encryption, in milliseconds."""
-    request_ms: float
-    """From sending the ciphertext to holding the whole result, repetitions included."""
-    server_ms: float | None
-    """The part of it that the service says it evaluated."""
-    decrypt_ms: float
-    bytes_up: int
-    """Length of the ciphertext."""
-    bytes_down: int
-    """Length of the result."""
+class _Opened:
+    description: Description
+    package: ClientPackage
+    pipeline: Pipeline
 
 
-class EncryptedModel:
-    """Predicts on values that the service never sees.
-
-    ``predict``, ``predict_proba`` and ``decision_function`` are those of a fitted scikit-learn
-    classifier. Rows are raw values, in the units of the model card; each is scaled, quantised,
-    encrypted under a key of its own, and that key is dropped with the result. Keys are never
-    stored or sent, and neither scores nor failures to decrypt go back to the service.
-
-    The version is chosen once, when the model is opened, and stays.
-
-    >>> with EncryptedModel("http://127.0.0.1:8000", "digits") as model:
-    ...     model.predict(rows)
+class LocalModel:
+    """What a synchronous and an asynchronous model have in common: all but sending requests.
 
     Args:
-        url: of the inference service.
         name: of the model.
-        version: to query; the current one by default.
-        transport: what httpx sends through; its own by default.
-        retry_seconds: how long one request is repeated while the service is unreachable or busy.
-        out_of_bounds: ``refuse`` or ``clip`` values outside their declared bounds; what the model
-            card says by default.
-        api_key: of the service, where it needs one.
-        ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
-            default.
-
-    Raises:
-        ServiceUnavailable: the service does not answer.
-        RequestRefused: there is no such model or version.
-        InvalidAnswer: the service's answer is not what it announced.
-        InvalidClientPackage: its client.zip is damaged, incompatible or not safe to use.
+        transport: to its service.
+        out_of_bounds: as ``EncryptedModel`` has it.
+        limits: on what happens at a time.
     """
 
-    def __init__(  # noqa: PLR0913 - each of them is a caller's to choose
+    def __init__(
         self,
-        url: str,
         name: str,
-        *,
-        version: int | None = None,
-        transport: httpx.BaseTransport | None = None,
-        retry_seconds: float = 60.0,
-        out_of_bounds: OutOfBounds | None = None,
-        api_key: str | None = None,
-        ca_path: Path | None = None,
+        transport: Exchanges,
+        out_of_bounds: OutOfBounds | None,
+        limits: Limits | None,
     ) -> None:
-        self._transport = Transport(
-            url,
-            retry_seconds=retry_seconds,
-            transport=transport,
-            api_key=api_key,
-            ca_path=ca_path,
-        )
-        try:
-            self._service = InferenceService(self._transport, name)
-            self._description = self._service.describe(version)
-            self._package = open_package(self._service.client_zip(self._description))
-        except BaseException:
-            self._transport.close()
-            raise
         self.name = name
-        self._out_of_bounds = out_of_bounds or self.card.out_of_bounds
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections to the service."""
-        self._transport.close()
+        self._service = InferenceService(transport, name)
+        self._url = transport.url
+        self._stated_out_of_bounds = out_of_bounds
+        self._limits = limits or Limits()
+        self._opened: _Opened | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -133,28 +75,6 @@ class EncryptedModel:
     def classes_(self) -> npt.NDArray[np.generic]:
         """Class labels, in the order of the columns of ``predict_proba``."""
         return np.array(self.card.data.classes)
-
-    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.generic]:  # noqa: N803 - scikit-learn's
-        """Return the predicted class label of every row, shape (n,).
-
-        Args:
-            X: raw values, shape (n, n_features).
-
-        Raises:
-            CloisterError: values of the wrong shape, not finite, or out of bounds; or as the
-                class says.
-            InvalidResult: the service answered something that is no result.
-        """
-        return self.card.data.labels(class_indices(self._scores(X)))
-
-    def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
-        """Return class probabilities, shape (n, n_classes); see ``predict``."""
-        return probabilities(self._scores(X))
-
-    def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
-        """Return the scores, shape (n,) for two classes, else (n, n_classes); see ``predict``."""
-        scores = self._scores(X)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def scale(self, rows: npt.ArrayLike) -> Floats:
         """Map raw rows to [0, 1] by the card's bounds, shape (n, n_features).
@@ -176,29 +96,6 @@ class EncryptedModel:
         """Turn integer scores of shape (n, n_outputs) into scores."""
         return self._package.output_scale.dequantise(integer_scores)
 
-    def ask(self, quantised: Integers) -> Answer:
-        """Query the service with one row of ``quantise``; raises as ``predict``."""
-        start = time.perf_counter()
-        query = self.encrypt(quantised)
-        encrypted = time.perf_counter()
-        inference = self._service.infer(
-            self._description,
-            query.ciphertext,
-            result_limit=self._package.circuit.result_limit,
-        )
-        answered = time.perf_counter()
-        integer_scores = query.decrypt(inference.result)
-        decrypted = time.perf_counter()
-        return Answer(
-            integer_scores=integer_scores,
-            encrypt_ms=1000 * (encrypted - start),
-            request_ms=1000 * (answered - encrypted),
-            server_ms=inference.evaluate_ms,
-            decrypt_ms=1000 * (decrypted - answered),
-            bytes_up=len(query.ciphertext),
-            bytes_down=len(inference.result),
-        )
-
     def encrypt(self, quantised: Integers) -> Query:
         """Encrypt one row of ``quantise``, shape (n_circuit_features,), under a new key."""
         return self._package.circuit.encrypt(quantised)
@@ -214,20 +111,45 @@ class EncryptedModel:
     @property
     def infer_url(self) -> str:
         """Where a ciphertext is posted."""
-        return self._transport.url + self._service.infer_path(self._description.version)
+        return self._url + self._service.infer_path(self._description.version)
 
     @property
     def infer_headers(self) -> dict[str, str]:
         """The headers it is posted with."""
         return infer_headers(self._description)
 
-    def reference(self) -> Reference | None:
-        """Return the circuit in the clear, or None where the service does not publish it.
+    @property
+    def _out_of_bounds(self) -> OutOfBounds:
+        return self._stated_out_of_bounds or self.card.out_of_bounds
 
-        Raises:
-            InvalidAnswer: it is damaged, or of another model.
-        """
-        reference = self._service.reference(self._description.version)
+    @property
+    def _description(self) -> Description:
+        return self._is_open().description
+
+    @property
+    def _package(self) -> ClientPackage:
+        return self._is_open().package
+
+    @property
+    def _pipeline(self) -> Pipeline:
+        return self._is_open().pipeline
+
+    def _is_open(self) -> _Opened:
+        if self._opened is None:
+            raise KeyholderError("the model is not open: use it inside of `async with`")
+        return self._opened
+
+    def _open(self, version: int | None) -> Flow[None]:
+        """Fetch and check what queries need."""
+        description = yield from self._service.describe(version)
+        package = open_package((yield from self._service.client_zip(description)))
+        pipeline = Pipeline(self._service, description, package.circuit, self._limits)
+        self._opened = _Opened(description, package, pipeline)
+        # A model that is forgotten must not leave processes with keys behind.
+        self._release = weakref.finalize(self, pipeline.close)
+
+    def _reference(self) -> Flow[Reference | None]:
+        reference = yield from self._service.reference(self._description.version)
         data = self.card.data
         if reference and (
             reference.coef.shape != (data.n_outputs, data.n_features)
@@ -236,8 +158,174 @@ class EncryptedModel:
             raise InvalidAnswer("the service's reference is of another model")
         return reference
 
+    def _scores_of(self, answers: list[Answer]) -> Floats:
+        """Return scores of shape (n, n_outputs)."""
+        integers = [answer.integer_scores for answer in answers]
+        shape = (len(answers), self.card.data.n_outputs)
+        return self.dequantise(np.array(integers, dtype=np.int64).reshape(shape))
+
+    def _label_of(self, answer: Answer) -> np.generic:
+        (label,) = self._labels_of(self._scores_of([answer]))
+        found: np.generic = label
+        return found
+
+    def _labels_of(self, scores: Floats) -> Labels:
+        return self.card.data.labels(class_indices(scores))
+
+    def _quantise_next(self, row: npt.ArrayLike, index: int) -> Integers:
+        """Quantise one row of a stream."""
+        try:
+            quantised: Integers = self.quantise(np.asarray(row)[None])[0]
+        except CloisterError as error:
+            raise InvalidSamples(f"row {index} of the stream: {error}") from None
+        return quantised
+
+
+def decision(scores: Floats) -> Floats:
+    """Return scores of shape (n, n_outputs) as scikit-learn does: of two classes, shape (n,)."""
+    return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+class EncryptedModel(LocalModel):
+    """Predicts on values that the service never sees.
+
+    ``predict``, ``predict_proba`` and ``decision_function`` are those of a fitted scikit-learn
+    classifier. Rows are raw values, in the units of the model card; each is scaled, quantised,
+    encrypted under a key of its own, and that key is dropped with the result. Keys are never
+    stored or sent, and neither scores nor failures to decrypt go back to the service.
+
+    Many rows are encrypted by several processes, and sent several to a request and several
+    requests at a time; a bounded number of rows is under way. A row's result
+    is the same however it travels. One model may be used from several threads.
+
+    The version is chosen once, when the model is opened, and stays.
+
+    >>> with EncryptedModel("http://127.0.0.1:8000", "digits") as model:
+    ...     model.predict(rows)
+
+    Args:
+        url: of the inference service.
+        name: of the model.
+        version: to query; the current one by default.
+        transport: what httpx sends through; its own by default.
+        retry_seconds: how long one request is repeated while the service is unreachable or busy.
+        out_of_bounds: ``refuse`` or ``clip`` values outside their declared bounds; what the model
+            card says by default.
+        limits: on processes that encrypt, on requests at a time and on queries in a request.
+        api_key: of the service, where it needs one.
+        ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
+            default.
+
+    Raises:
+        ServiceUnavailable: the service does not answer.
+        RequestRefused: there is no such model or version.
+        InvalidAnswer: the service's answer is not what it announced.
+        InvalidClientPackage: its client.zip is damaged, incompatible or not safe to use.
+    """
+
+    def __init__(  # noqa: PLR0913 - each of them is a caller's to choose
+        self,
+        url: str,
+        name: str,
+        *,
+        version: int | None = None,
+        transport: httpx.BaseTransport | None = None,
+        retry_seconds: float = 60.0,
+        out_of_bounds: OutOfBounds | None = None,
+        limits: Limits | None = None,
+        api_key: str | None = None,
+        ca_path: Path | None = None,
+    ) -> None:
+        self._transport = Transport(
+            url,
+            retry_seconds=retry_seconds,
+            transport=transport,
+            api_key=api_key,
+            ca_path=ca_path,
+        )
+        try:
+            super().__init__(name, self._transport, out_of_bounds, limits)
+            self._transport.run(self._open(version))
+        except BaseException:
+            self._transport.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop all keys, and end processes and connections."""
+        self._release()
+        self._transport.close()
+
+    def predict(self, X: npt.ArrayLike) -> Labels:  # noqa: N803 - scikit-learn's
+        """Return the predicted class label of every row, shape (n,).
+
+        Args:
+            X: raw values, shape (n, n_features).
+
+        Raises:
+            CloisterError: values of the wrong shape, not finite, or out of bounds; or as the
+                class says.
+            InvalidAnswer: the service answered something that is no result.
+            WorkerLost: a process that encrypts ended before its rows were done.
+        """
+        return self._labels_of(self._scores(X))
+
+    def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
+        """Return class probabilities, shape (n, n_classes); see ``predict``."""
+        return probabilities(self._scores(X))
+
+    def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
+        """Return the scores, shape (n,) for two classes, else (n, n_classes); see ``predict``."""
+        return decision(self._scores(X))
+
+    def iter_predict(self, rows: Iterable[npt.ArrayLike]) -> Iterator[np.generic]:
+        """Give the predicted class label of each row, in order, while further rows are under way.
+
+        Args:
+            rows: each of shape (n_features,); any number. Those of about
+                ``limits.connections + 2`` requests are taken before the first label is given.
+
+        Raises:
+            CloisterError: as ``predict``, once the label of the row in question is due or earlier.
+        """
+        quantised = (self._quantise_next(row, index) for index, row in enumerate(rows))
+        flows = self._pipeline.stream(quantised)
+        for answer in background.stream(flows, self._transport, self._pipeline.window):
+            yield self._label_of(answer)
+
+    def ask(self, quantised: Integers) -> Answer:
+        """Query the service with one row of ``quantise``; raises as ``predict``."""
+        (answer,) = self._transport.run(self._pipeline.ask(quantised))
+        return answer
+
+    def ask_all(self, quantised: Integers) -> Iterator[Answer]:
+        """Query with the rows of ``quantise``, and give the answers in their order.
+
+        Raises as ``predict``.
+        """
+        flows = self._pipeline.chunks(quantised)
+        return background.stream(flows, self._transport, self._pipeline.window)
+
+    def reference(self) -> Reference | None:
+        """Return the circuit in the clear, or None where the service does not publish it.
+
+        Raises:
+            InvalidAnswer: it is damaged, or of another model.
+        """
+        return self._transport.run(self._reference())
+
     def _scores(self, rows: npt.ArrayLike) -> Floats:
         quantised = self.quantise(rows)
-        integers = [self.ask(row).integer_scores for row in quantised]
-        shape = (len(quantised), self.card.data.n_outputs)
-        return self.dequantise(np.array(integers, dtype=np.int64).reshape(shape))
+        if len(quantised) == 1:
+            return self._scores_of([self.ask(quantised[0])])
+        return self._scores_of(list(self.ask_all(quantised)))

@@ -21,7 +21,12 @@ def render(report: EvaluationReport) -> RenderableType:
     if report.without_reference:
         parts.append(f"Not compared: {report.without_reference}.")
     parts.append(_time_table(report))
-    parts.append(f"Each prediction: {report.bytes_up:,} bytes up, {report.bytes_down:,} down.")
+    speed = report.throughput
+    parts.append(
+        f"{report.evaluated:,} predictions in {speed.seconds:.1f} s: "
+        f"{speed.predictions_per_second:.1f} a second, in {speed.requests:,} requests.\n"
+        f"Each prediction: {report.bytes_up:,} bytes up, {report.bytes_down:,} down."
+    )
     return Group(*parts)
 
 
@@ -64,8 +69,8 @@ def _time_table(report: EvaluationReport) -> Table:
     times = report.milliseconds
     for name, values in (
         ("encrypt, with its key", times.encrypt),
-        ("request", times.request),
-        ("  of it evaluated encrypted", times.server),
+        ("its request, with others", times.request),
+        ("  evaluated encrypted", times.server),
         ("decrypt", times.decrypt),
     ):
         table.add_row(name, *_time_cells(values))

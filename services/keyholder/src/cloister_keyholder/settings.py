@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from cloister_shared.service import ServiceSettings
+from cloister_shared.service import ServiceSettings, worker_threads
 
 
 class Settings(ServiceSettings):
@@ -24,6 +24,12 @@ class Settings(ServiceSettings):
     """How long evaluate waits for the service and the model to be ready, in seconds."""
     retry_seconds: float = Field(default=60, ge=0, allow_inf_nan=False)
     """How long one request is repeated while the service is unreachable or busy, in seconds."""
+    processes: int = Field(default_factory=worker_threads, ge=1)
+    """Processes that encrypt many rows; the default is the number of cores, 1 means no others."""
+    connections: int = Field(default=4, ge=1)
+    """Requests to the service at a time."""
+    batch: int = Field(default=16, ge=1)
+    """Ciphertexts in one request at most; fewer where the service takes fewer."""
     api_key_path: Path | None = None
     """File that holds the service's API key and nothing else; an empty one stands for none."""
     ca_path: Path | None = None

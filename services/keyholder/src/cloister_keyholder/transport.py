@@ -1,5 +1,6 @@
 """HTTP to a service that may be restarting, busy, or hostile."""
 
+import asyncio
 import ipaddress
 import logging
 import ssl
@@ -12,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from itertools import count
 from pathlib import Path
 from secrets import SystemRandom
+from typing import TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -23,6 +25,9 @@ from cloister_keyholder.errors import (
     RequestRefused,
     ServiceUnavailable,
 )
+from cloister_keyholder.flow import Flow, Send, Sleep, Step, Wait, run, run_async
+
+T = TypeVar("T")
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 RETRY_AFTER_LIMIT = 30.0
@@ -64,12 +69,142 @@ class _Busy(Exception):  # noqa: N818 - no error: it is answered by trying again
         self.retry_after = retry_after
 
 
-class Transport:
-    """Sends requests to one service and repeats those that it could not answer.
+class Exchanges:
+    """Requests to one service, repeated where it could not answer: all but sending and sleeping.
 
     A request is repeated after connection and read errors and after 429, 502, 503 and 504, waiting
     twice as long each time, with jitter, and at least what Retry-After says up to
     ``RETRY_AFTER_LIMIT``. Inference keeps no state, so that repeating a POST is as safe as a GET.
+    """
+
+    _client: httpx.Client | httpx.AsyncClient
+
+    def __init__(
+        self,
+        url: str,
+        retry_seconds: float,
+        clock: Callable[[], float],
+        api_key: str | None,
+        ca_path: Path | None,
+    ) -> None:
+        try:
+            base = httpx.URL(url)
+        except httpx.InvalidURL:
+            base = httpx.URL("")
+        if base.scheme not in ("http", "https") or not base.host:
+            raise KeyholderError(f"{url!r} is not the address of a service: use http://host:port")
+        self._base = base
+        self.url = str(base.copy_with(userinfo=b"")).rstrip("/")
+        """The address, without credentials: safe to show."""
+        shown = authorization(api_key)
+        if shown and base.userinfo:
+            raise KeyholderError(
+                f"give either an API key or a user name in the address of {self.url}, not both"
+            )
+        if shown and base.scheme == "http" and not _is_loopback(base.host):
+            log.warning(
+                "the API key passes in the clear on the way to %s: use https unless that network "
+                "is trusted",
+                self.url,
+            )
+        self._retry_seconds = retry_seconds
+        self._clock = clock
+        self._jitter = SystemRandom()
+        self._timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        # A compressed answer could unfold to any size before its length can be checked.
+        self._headers = {"Accept-Encoding": "identity", **shown}
+        self._verify = trust(ca_path)
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        limit: int,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Flow[Reply]:
+        """Return the answer to a request; see ``Transport.post`` for arguments and errors."""
+        request = self._client.build_request(method, path, content=content, headers=headers)
+        give_up = self._clock() + self._retry_seconds
+        for attempt in count():
+            retry_after = 0.0
+            try:
+                reply: Reply = yield Send(request, limit)
+            except httpx.TransportError as error:
+                self._check_trust(error)
+                reason = str(error) or type(error).__name__
+            except _Busy as error:
+                reason, retry_after = str(error), error.retry_after
+            else:
+                return reply
+            backoff = min(LONGEST_DELAY, FIRST_DELAY * 2**attempt)
+            delay = max(retry_after, backoff * self._jitter.uniform(0.5, 1.0))
+            if self._clock() + delay > give_up:
+                raise ServiceUnavailable(
+                    f"{self.url} is not available ({reason}): see that the inference service runs "
+                    "there, or give its address with --url or CLOISTER_URL"
+                )
+            log.info("%s is not available (%s): trying again in %.1f s", self.url, reason, delay)
+            yield Sleep(delay)
+        raise AssertionError("unreachable: the attempts do not end")
+
+    def _check_trust(self, error: httpx.TransportError) -> None:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise KeyholderError(
+                    f"the certificate of {self.url} is not trusted ({cause.verify_message}): name "
+                    "the CA certificates of the service in CLOISTER_CA_PATH, and use the host name "
+                    "that the certificate is for"
+                ) from None
+            cause = cause.__cause__ or cause.__context__
+
+    def _body(self, response: httpx.Response, limit: int) -> "_Body":
+        """Return what takes the parts of an answer in; an error's text may have its own length."""
+        return _Body(
+            self.url, response, limit if response.is_success else PROBLEM_LIMIT, self._clock
+        )
+
+
+class _Body:
+    """The body of an answer as it arrives, within limits."""
+
+    def __init__(
+        self, url: str, response: httpx.Response, limit: int, clock: Callable[[], float]
+    ) -> None:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise InvalidAnswer(f"{url} compressed an answer, which it was told not to do")
+        self._url = url
+        self._response = response
+        self._limit = limit
+        self._clock = clock
+        self._deadline = clock() + ANSWER_SECONDS
+        self._content = bytearray()
+
+    def take(self, part: bytes) -> None:
+        """Add what has arrived."""
+        self._content += part
+        if len(self._content) > self._limit:
+            raise InvalidAnswer(f"{self._url} answered with more than {self._limit} bytes")
+        if self._clock() > self._deadline:
+            raise InvalidAnswer(f"an answer of {self._url} took more than {ANSWER_SECONDS:g} s")
+
+    def reply(self) -> Reply:
+        """Return the whole answer, or raise what it means if it is an error."""
+        response = self._response
+        if response.is_success:
+            return Reply(response.headers, bytes(self._content))
+        detail = _detail(bytes(self._content)) or response.reason_phrase
+        if response.status_code in RETRIED_STATUSES:
+            raise _Busy(response.status_code, detail, _retry_after(response.headers))
+        raise RequestRefused(response.status_code, detail)
+
+
+class Transport(Exchanges):
+    """Sends requests to one service and repeats those that it could not answer.
+
+    See ``Exchanges`` for what is repeated. May be used from several threads.
 
     Args:
         url: of the service, http or https.
@@ -97,39 +232,17 @@ class Transport:
         api_key: str | None = None,
         ca_path: Path | None = None,
     ) -> None:
-        try:
-            base = httpx.URL(url)
-        except httpx.InvalidURL:
-            base = httpx.URL("")
-        if base.scheme not in ("http", "https") or not base.host:
-            raise KeyholderError(f"{url!r} is not the address of a service: use http://host:port")
-        self.url = str(base.copy_with(userinfo=b"")).rstrip("/")
-        """The address, without credentials: safe to show."""
-        shown = authorization(api_key)
-        if shown and base.userinfo:
-            raise KeyholderError(
-                f"give either an API key or a user name in the address of {self.url}, not both"
-            )
-        if shown and base.scheme == "http" and not _is_loopback(base.host):
-            log.warning(
-                "the API key passes in the clear on the way to %s: use https unless that network "
-                "is trusted",
-                self.url,
-            )
-        self._client = httpx.Client(
-            base_url=base,
+        super().__init__(url, retry_seconds, clock, api_key, ca_path)
+        self._client: httpx.Client = httpx.Client(
+            base_url=self._base,
             transport=transport,
-            verify=trust(ca_path),
+            verify=self._verify,
             # Who answers with another address would be shown the API key there.
             follow_redirects=False,
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
-            # A compressed answer could unfold to any size before its length can be checked.
-            headers={"Accept-Encoding": "identity", **shown},
+            timeout=self._timeout,
+            headers=self._headers,
         )
-        self._retry_seconds = retry_seconds
         self._sleep = sleep
-        self._clock = clock
-        self._jitter = SystemRandom()
 
     def close(self) -> None:
         """Close the connections."""
@@ -142,7 +255,7 @@ class Transport:
             path: below the service's address.
             limit: the most bytes that the answer may have.
         """
-        return self._request("GET", path, limit=limit)
+        return self.run(self.exchange("GET", path, limit=limit))
 
     def post(self, path: str, content: bytes, headers: Mapping[str, str], *, limit: int) -> Reply:
         """Return the answer to a POST.
@@ -158,74 +271,97 @@ class Transport:
             RequestRefused: the answer is an error.
             InvalidAnswer: the answer is too large, too slow, or compressed.
         """
-        return self._request("POST", path, limit=limit, content=content, headers=headers)
+        return self.run(self.exchange("POST", path, limit=limit, content=content, headers=headers))
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        limit: int,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
-        request = self._client.build_request(method, path, content=content, headers=headers)
-        give_up = self._clock() + self._retry_seconds
-        for attempt in count():
-            retry_after = 0.0
-            try:
-                return self._once(request, limit)
-            except httpx.TransportError as error:
-                self._check_trust(error)
-                reason = str(error) or type(error).__name__
-            except _Busy as error:
-                reason, retry_after = str(error), error.retry_after
-            backoff = min(LONGEST_DELAY, FIRST_DELAY * 2**attempt)
-            delay = max(retry_after, backoff * self._jitter.uniform(0.5, 1.0))
-            if self._clock() + delay > give_up:
-                raise ServiceUnavailable(
-                    f"{self.url} is not available ({reason}): see that the inference service runs "
-                    "there, or give its address with --url or CLOISTER_URL"
-                )
-            log.info("%s is not available (%s): trying again in %.1f s", self.url, reason, delay)
-            self._sleep(delay)
-        raise AssertionError("unreachable: the attempts do not end")
+    def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow and return its result."""
+        return run(flow, self._do)
 
-    def _check_trust(self, error: httpx.TransportError) -> None:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                raise KeyholderError(
-                    f"the certificate of {self.url} is not trusted ({cause.verify_message}): name "
-                    "the CA certificates of the service in CLOISTER_CA_PATH, and use the host name "
-                    "that the certificate is for"
-                ) from None
-            cause = cause.__cause__ or cause.__context__
-
-    def _once(self, request: httpx.Request, limit: int) -> Reply:
-        response = self._client.send(request, stream=True)
+    def attempt(self, step: Send) -> Reply:
+        """Send a request once."""
+        response = self._client.send(step.request, stream=True)
         try:
-            if response.is_success:
-                return Reply(response.headers, self._read(response, limit))
-            detail = _detail(self._read(response, PROBLEM_LIMIT)) or response.reason_phrase
-            if response.status_code in RETRIED_STATUSES:
-                raise _Busy(response.status_code, detail, _retry_after(response.headers))
-            raise RequestRefused(response.status_code, detail)
+            body = self._body(response, step.limit)
+            for part in response.iter_bytes():
+                body.take(part)
+            return body.reply()
         finally:
             response.close()
 
-    def _read(self, response: httpx.Response, limit: int) -> bytes:
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise InvalidAnswer(f"{self.url} compressed an answer, which it was told not to do")
-        deadline = self._clock() + ANSWER_SECONDS
-        body = bytearray()
-        for part in response.iter_bytes():
-            body += part
-            if len(body) > limit:
-                raise InvalidAnswer(f"{self.url} answered with more than {limit} bytes")
-            if self._clock() > deadline:
-                raise InvalidAnswer(f"an answer of {self.url} took more than {ANSWER_SECONDS:g} s")
-        return bytes(body)
+    def _do(self, step: Step) -> object:
+        match step:
+            case Send():
+                return self.attempt(step)
+            case Sleep(seconds):
+                self._sleep(seconds)
+                return None
+            case Wait(futures):
+                return [future.result() for future in futures]
+
+
+class AsyncTransport(Exchanges):
+    """``Transport`` for an event loop.
+
+    Args:
+        url: as ``Transport`` has it, like the others.
+        retry_seconds: how long to repeat one request.
+        transport: what httpx sends through; its own by default.
+        clock: seconds of a clock that never goes back.
+        api_key: shown to this service and to no other host.
+        ca_path: PEM file with the CA certificates that are trusted for https.
+
+    Raises:
+        KeyholderError: as ``Transport``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        retry_seconds: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        api_key: str | None = None,
+        ca_path: Path | None = None,
+    ) -> None:
+        super().__init__(url, retry_seconds, clock, api_key, ca_path)
+        self._client: httpx.AsyncClient = httpx.AsyncClient(
+            base_url=self._base,
+            transport=transport,
+            verify=self._verify,
+            # Who answers with another address would be shown the API key there.
+            follow_redirects=False,
+            timeout=self._timeout,
+            headers=self._headers,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow and return its result."""
+        return await run_async(flow, self._do)
+
+    async def _send(self, step: Send) -> Reply:
+        response = await self._client.send(step.request, stream=True)
+        try:
+            body = self._body(response, step.limit)
+            async for part in response.aiter_bytes():
+                body.take(part)
+            return body.reply()
+        finally:
+            await response.aclose()
+
+    async def _do(self, step: Step) -> object:
+        match step:
+            case Send():
+                return await self._send(step)
+            case Sleep(seconds):
+                await asyncio.sleep(seconds)
+                return None
+            case Wait(futures):
+                return await asyncio.gather(*map(asyncio.wrap_future, futures))
 
 
 def _is_loopback(host: str) -> bool:

@@ -58,7 +58,7 @@ def wait_for_model(  # noqa: PLR0913 - each of them is a caller's to choose
     give_up, said, remind = clock() + seconds, "", 0.0
     try:
         while True:
-            missing = _missing(service, model, connection.url)
+            missing = _missing(connection, service, model)
             if missing is None:
                 return
             now = clock()
@@ -72,9 +72,10 @@ def wait_for_model(  # noqa: PLR0913 - each of them is a caller's to choose
         connection.close()
 
 
-def _missing(service: InferenceService, model: str, url: str) -> str | None:
+def _missing(connection: Transport, service: InferenceService, model: str) -> str | None:
+    url = connection.url
     try:
-        service.check_ready()
+        connection.run(service.check_ready())
     except ServiceUnavailable:
         return f"the inference service at {url} to be ready"
     except RequestRefused as error:
