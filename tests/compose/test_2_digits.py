@@ -194,3 +194,23 @@ def test_a_client_killed_mid_round_does_not_end_the_training(stack: Stack) -> No
     log = stack.logs("trainer")
     assert "round 2: 3 sites, 1 failures" in log
     assert "published version 2 of digits" in log
+
+
+def test_a_rollback_is_one_command_and_stays(stack: Stack) -> None:
+    stack.settings(evaluate_samples=100, clients=4)
+    stack.compose("up", "--detach", "--scale", "client=4", "gateway")
+    stack.until(lambda: serving(stack) == "2", "version 2 to serve")
+    stack.compose("run", "--rm", "--no-deps", "compiler", "rollback", "digits")
+    stack.until(lambda: serving(stack) == "1", "version 1 to serve again")
+    stack.compose("up", "--detach", "--force-recreate", "--no-deps", "compiler")
+    assert stack.exit_code("compiler") == 0
+    assert "version 1 stays in use (rolled back from 2)" in stack.logs("compiler")
+    assert serving(stack) == "1"
+    metadata = httpx.get(f"{stack.url}/v2/models/digits/versions/2").raise_for_status().json()
+    assert metadata["parameters"]["evaluator"] == "native"
+
+
+def serving(stack: Stack) -> str | None:
+    """The version that serves whoever names none."""
+    answer = httpx.get(f"{stack.url}/v2/models/digits")
+    return answer.json()["parameters"]["version"] if answer.is_success else None

@@ -1,29 +1,20 @@
-/* VAES and AVX-512: four blocks of keystream an instruction, eight words a multiplication.
- *
- * The masks are worked through in tiles of words, so that the sums of a tile stay in the first
- * cache while every mask adds to them, and in groups of masks, so that a sum is loaded and stored
- * once a group.
- */
+/* VAES and AVX-512: four blocks of keystream an instruction, eight words a multiplication. */
 #if defined(__x86_64__)
 
-#include "aesni.h"
+#include "tiled.h"
 
-#include <stdlib.h>
-#include <string.h>
+#include <immintrin.h>
 
 #define AVX512 __attribute__((target("aes,sse4.1,avx2,avx512f,avx512dq,avx512bw,vaes")))
 
 enum {
     LANES = 8,
     GROUP = 4,
-    /* Words: their sums for ten outputs and a group's keystream fill the first cache. */
-    TILE = 256,
     /* Vectors of sums held in registers at a time; TILE is a multiple of their words. */
     VECTORS = 4,
     /* Vectors of keystream computed side by side, which hides the latency of a round. */
     AES_VECTORS = 8,
     BLOCKS_A_VECTOR = 4,
-    /* One vector more than the words: the keystream is read from its second byte on. */
     KEYSTREAM_BYTES = (TILE + LANES) * 8,
 };
 
@@ -44,33 +35,32 @@ AVX512 static inline void keystream_vectors(const __m512i keys[AES_ROUND_KEYS], 
                            _mm512_aesenclast_epi128(states[v], keys[AES_ROUND_KEYS - 1]));
 }
 
-/* The keystream of n_blocks blocks from `block` on, rounded up to whole batches of vectors, and
- * the block after them. */
-AVX512 static inline void expand(const __m128i schedule[AES_ROUND_KEYS], uint64_t block,
-                                 size_t n_blocks, uint8_t *keystream)
+AVX512 static void expand(const uint8_t *schedule, uint64_t block, size_t n_blocks,
+                          uint8_t *keystream)
 {
+    const __m128i *narrow = (const __m128i *)schedule;
     __m512i keys[AES_ROUND_KEYS];
     for (int round = 0; round < AES_ROUND_KEYS; round++)
-        keys[round] = _mm512_broadcast_i32x4(schedule[round]);
+        keys[round] = _mm512_broadcast_i32x4(narrow[round]);
     size_t done = 0;
     for (; done < n_blocks; done += AES_VECTORS * BLOCKS_A_VECTOR)
         keystream_vectors(keys, block + done, keystream + done * AES_BLOCK_BYTES);
-    __m128i last = _mm_xor_si128(_mm_set_epi64x(0, (long long)(block + done)), schedule[0]);
+    __m128i last = _mm_xor_si128(_mm_set_epi64x(0, (long long)(block + done)), narrow[0]);
     for (int round = 1; round < AES_ROUND_KEYS - 1; round++)
-        last = _mm_aesenc_si128(last, schedule[round]);
+        last = _mm_aesenc_si128(last, narrow[round]);
     _mm_store_si128((__m128i *)(keystream + done * AES_BLOCK_BYTES),
-                    _mm_aesenclast_si128(last, schedule[AES_ROUND_KEYS - 1]));
+                    _mm_aesenclast_si128(last, narrow[AES_ROUND_KEYS - 1]));
 }
 
-AVX512 static inline void multiply(const uint8_t *keystreams, const int64_t *weights,
-                                   size_t n_outputs, size_t n_words, uint64_t *sums)
+AVX512 static void multiply(const uint8_t *keystreams, const int64_t *weights, size_t n_outputs,
+                            size_t n_words, uint64_t *sums)
 {
     for (size_t at = 0; at < n_words; at += VECTORS * LANES) {
         __m512i words[GROUP][VECTORS];
         for (int g = 0; g < GROUP; g++)
             for (int v = 0; v < VECTORS; v++)
                 words[g][v] = _mm512_loadu_si512(keystreams + g * KEYSTREAM_BYTES + MASK_OFFSET +
-                                                 (at + v * LANES) * sizeof(uint64_t));
+                                                 (at + v * LANES) * sizeof *sums);
         for (size_t j = 0; j < n_outputs; j++) {
             __m512i *sum = (__m512i *)(sums + j * TILE + at);
             __m512i totals[VECTORS];
@@ -88,50 +78,16 @@ AVX512 static inline void multiply(const uint8_t *keystreams, const int64_t *wei
     }
 }
 
-AVX512 static void tiles(const linear_circuit *circuit, const __m128i *schedules,
-                         const int64_t *weights, uint8_t *keystreams, uint64_t *sums,
-                         uint8_t *result)
+int linear_avx512(const linear_circuit *circuit, uint8_t *result)
 {
-    size_t n_outputs = circuit->n_outputs, dimension = circuit->dimension;
-    size_t n_groups = (circuit->n_features + GROUP - 1) / GROUP;
-    for (size_t first = 0; first < dimension; first += TILE) {
-        size_t n_words = dimension - first < TILE ? dimension - first : TILE;
-        memset(sums, 0, n_outputs * TILE * sizeof *sums);
-        for (size_t group = 0; group < n_groups; group++) {
-            for (size_t g = 0; g < GROUP; g++)
-                expand(schedules + (group * GROUP + g) * AES_ROUND_KEYS, first / 2,
-                       (n_words + 1) / 2, keystreams + g * KEYSTREAM_BYTES);
-            multiply(keystreams, weights + group * GROUP * n_outputs, n_outputs, n_words, sums);
-        }
-        for (size_t j = 0; j < n_outputs; j++)
-            memcpy(result + (j * (dimension + 1) + first) * sizeof *sums, sums + j * TILE,
-                   n_words * sizeof *sums);
-    }
-}
-
-AVX512 int linear_avx512(const linear_circuit *circuit, uint8_t *result)
-{
-    size_t n_features = circuit->n_features, n_outputs = circuit->n_outputs;
-    size_t n_padded = (n_features + GROUP - 1) / GROUP * GROUP;
-    __m128i *schedules = allocate(n_padded * AES_SCHEDULE_BYTES);
-    uint8_t *keystreams = allocate(GROUP * KEYSTREAM_BYTES);
-    uint64_t *sums = allocate(n_outputs * TILE * sizeof *sums);
-    /* Whole groups: those beyond the last feature have the weight 0. */
-    int64_t *weights = calloc(n_padded * n_outputs, sizeof *weights);
-    int complete = schedules && keystreams && sums && weights;
-    if (complete) {
-        memset(schedules, 0, n_padded * AES_SCHEDULE_BYTES);
-        for (size_t i = 0; i < n_features; i++)
-            expand_key(circuit->inputs + i * SEEDED_LWE_BYTES, schedules + i * AES_ROUND_KEYS);
-        memcpy(weights, circuit->weights, n_features * n_outputs * sizeof *weights);
-        tiles(circuit, schedules, weights, keystreams, sums, result);
-        linear_bodies(circuit, result);
-    }
-    free(schedules);
-    free(keystreams);
-    free(sums);
-    free(weights);
-    return complete ? 0 : -1;
+    static const tiled_kernel kernel = {
+        .group = GROUP,
+        .keystream_bytes = KEYSTREAM_BYTES,
+        .raise = 0,
+        .expand = expand,
+        .multiply = multiply,
+    };
+    return linear_tiled(&kernel, circuit, result);
 }
 
 #else
