@@ -526,7 +526,12 @@ def test_workers_end_with_their_program(
         SCRIPT + "\nfor _ in model.iter_predict(rows[i % 12] for i in range(10**9)): pass\n"
     )
     with subprocess.Popen(
-        script, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        script,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as program:
         assert program.stdout is not None
         assert program.stderr is not None
@@ -534,7 +539,8 @@ def test_workers_end_with_their_program(
         pids = worker_pids(lines[-1])
         assert all(map(is_alive, pids))
         time.sleep(0.2)
-        program.send_signal(how)
+        # As a terminal does it: to all of the group.
+        os.killpg(program.pid, how)
         errors = program.stderr.read()
     assert program.returncode == -how
     if how == signal.SIGINT:
