@@ -99,6 +99,7 @@ def test_a_stream_of_rows_is_taken_as_there_is_room(
         labels = breast_cancer.predict(rows)
         async with opened(breast_cancer_service) as model:
             bound = (model._pipeline.window + 1) * LIMITS.batch
+            assert bound <= 20
             stream = model.iter_predict(endless())
             for index in range(50):
                 assert await anext(stream) == labels[index % len(rows)]

@@ -26,6 +26,7 @@ from cloister_keyholder import (
     KeyholderError,
     KeyUnusable,
     Limits,
+    RequestRefused,
     WorkerLost,
 )
 from cloister_keyholder import pool as pool_module
@@ -34,7 +35,7 @@ from cloister_keyholder.channel import Channel, Kind, Message
 from cloister_keyholder.circuit import Circuit
 from cloister_keyholder.encryptor import Encryptor, LocalEncryptor
 from cloister_keyholder.package import open_package
-from cloister_keyholder.pool import Encryptors, Pool, discard
+from cloister_keyholder.pool import Encryptors, Pool, Sealed, discard
 from cloister_keyholder.process import ProcessEncryptor
 from cloister_shared.open_inference import HEADER_LENGTH
 from cloister_shared.reference import Reference
@@ -230,13 +231,22 @@ def workers_of(model: EncryptedModel) -> list[int]:
     return [worker.encryptor.pid for worker in model._pipeline._encryptors._processes._workers]  # type: ignore[attr-defined]  # a process has a number
 
 
-def test_a_killed_worker_fails_its_batch_and_not_the_next(
+def both_at_work(pool: Pool) -> list[Sealed]:
+    """Encrypt until both of a pool's processes have; return what they encrypted."""
+    sealed: list[Sealed] = []
+    while len({id(query._worker) for query in sealed}) < 2:
+        sealed += [future.result() for future in [pool.encrypt(ROW) for _ in range(4)]]
+    return sealed
+
+
+def test_killed_workers_fail_their_batch_and_not_the_next(
     model: EncryptedModel, breast_cancer_data: Data
 ) -> None:
     rows = breast_cancer_data[0][:40]
     labels = model.predict(rows)
-    quantised = model.quantise(rows)
-    answers = model.ask_all(quantised)
+    for query in both_at_work(model._pipeline._encryptors._processes):
+        query.discard()
+    answers = model.ask_all(model.quantise(rows))
     next(answers)
     for pid in workers_of(model):
         os.kill(pid, signal.SIGKILL)
@@ -245,16 +255,35 @@ def test_a_killed_worker_fails_its_batch_and_not_the_next(
     np.testing.assert_array_equal(model.predict(rows), labels)
 
 
-def test_one_of_several_workers_killed_is_noticed(
-    model: EncryptedModel, breast_cancer_data: Data
+def test_a_killed_worker_takes_its_own_keys_alone(
+    circuit: Circuit, breast_cancer_service: FakeService, breast_cancer_reference: Reference
 ) -> None:
-    rows = breast_cancer_data[0][:200]
-    answers = model.ask_all(model.quantise(rows))
-    next(answers)
-    os.kill(workers_of(model)[0], signal.SIGKILL)
-    with pytest.raises(WorkerLost, match="SIGKILL"):
-        list(answers)
-    assert len(model.predict(rows[:20])) == 20
+    pool = Pool(partial(ProcessEncryptor, circuit), partial(LocalEncryptor, circuit))
+    pool.staff(2)
+    try:
+        (clear,) = breast_cancer_reference.integer_scores(ROW[None])
+        sealed = both_at_work(pool)
+        killed = pool._workers[0]
+        os.kill(killed.encryptor.pid, signal.SIGKILL)  # type: ignore[attr-defined]  # a process has a number
+        for query in sealed:
+            opening = query.decrypt(breast_cancer_service.run(query.ciphertext))
+            if query._worker is killed:
+                with pytest.raises(WorkerLost, match="SIGKILL"):
+                    opening.result()
+            else:
+                np.testing.assert_array_equal(opening.result().integer_scores, clear)
+        assert pool.size == 1
+        assert pool.encrypt(ROW).result().ciphertext
+        os.kill(pool._workers[0].encryptor.pid, signal.SIGKILL)  # type: ignore[attr-defined]  # as above
+        with pytest.raises(WorkerLost):
+            pool.encrypt(ROW).result()
+        assert pool.size == 0
+        with pytest.raises(WorkerLost):
+            pool.encrypt(ROW)
+        pool.staff(1)
+        assert pool.encrypt(ROW).result().ciphertext
+    finally:
+        pool.close()
 
 
 def test_a_worker_that_hangs_is_given_up(circuit: Circuit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,17 +374,21 @@ def test_discarded_rows_leave_no_key(circuit: Circuit) -> None:
         pool.close()
 
 
+@pytest.mark.parametrize("error", [InvalidResult, RequestRefused])
 def test_a_failed_batch_leaves_no_key(
-    breast_cancer_service: FakeService, breast_cancer_data: Data
+    error: type[KeyholderError], breast_cancer_service: FakeService, breast_cancer_data: Data
 ) -> None:
-    breast_cancer_service.tamper = lambda result: result[:-1]
     with EncryptedModel(
         URL,
         "breast_cancer",
         transport=breast_cancer_service.transport,
         limits=Limits(processes=1, connections=2, batch=4),
     ) as model:
-        with pytest.raises(InvalidResult):
+        if error is InvalidResult:
+            breast_cancer_service.tamper = lambda result: result[:-1]
+        else:
+            breast_cancer_service.client_zip += b"another"
+        with pytest.raises(error):
             model.predict(breast_cancer_data[0][:40])
         (worker,) = model._pipeline._encryptors._local._workers
         deadline = time.monotonic() + 30
@@ -493,7 +526,12 @@ def test_workers_end_with_their_program(
         SCRIPT + "\nfor _ in model.iter_predict(rows[i % 12] for i in range(10**9)): pass\n"
     )
     with subprocess.Popen(
-        script, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        script,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as program:
         assert program.stdout is not None
         assert program.stderr is not None
@@ -501,7 +539,8 @@ def test_workers_end_with_their_program(
         pids = worker_pids(lines[-1])
         assert all(map(is_alive, pids))
         time.sleep(0.2)
-        program.send_signal(how)
+        # As a terminal does it: to all of the group.
+        os.killpg(program.pid, how)
         errors = program.stderr.read()
     assert program.returncode == -how
     if how == signal.SIGINT:

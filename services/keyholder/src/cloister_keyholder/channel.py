@@ -9,6 +9,10 @@ _HEAD = struct.Struct("<BQdQ")
 """Kind, ticket, milliseconds, bytes that follow."""
 
 
+# Python ignores SIGPIPE, but where a circuit was compiled in the same process, LLVM ends it on one.
+_NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
+
 class Kind(IntEnum):
     """What a message asks for or says."""
 
@@ -55,7 +59,7 @@ class Channel:
             OSError: the other end is gone, or takes nothing for longer than the socket's timeout.
         """
         head = _HEAD.pack(message.kind, message.ticket, message.milliseconds, len(message.payload))
-        self._connection.sendall(head + message.payload)
+        self._connection.sendall(head + message.payload, _NO_SIGNAL)
 
     def receive(self) -> Message:
         """Wait for a message.

@@ -30,15 +30,17 @@ class _Task:
         self._work = work
 
     def do(self, worker: "_Worker") -> WorkerLost | None:
-        """Do it, and return the error if the encryptor is lost."""
+        """Do it; return the error if the encryptor is lost, which the caller has yet to report."""
         if not self.future.set_running_or_notify_cancel():
             return None
         try:
             result = self._work(worker)
+        except WorkerLost as error:
+            return error
         except BaseException as error:  # noqa: BLE001 - raised where the future is waited for
             self.future.set_exception(error)
-            return error if isinstance(error, WorkerLost) else None
-        self.future.set_result(result)
+        else:
+            self.future.set_result(result)
         return None
 
     def fail(self, error: Exception) -> None:
@@ -116,6 +118,7 @@ class Pool:
         self._workers: list[_Worker] = []
         self._closed = False
         self._warned = False
+        self._lost: WorkerLost | None = None
 
     @property
     def size(self) -> int:
@@ -141,12 +144,15 @@ class Pool:
         ``Encryptor.encrypt``.
 
         Raises:
-            KeyholderError: no encryptor is at work: all were lost, or the pool is closed.
+            WorkerLost: every encryptor was lost.
+            KeyholderError: the pool is closed.
         """
         task = _Task(lambda worker: Sealed(worker.encryptor.encrypt(row), worker))
         with self._changed:
-            if not self._workers:
+            if self._closed:
                 raise KeyholderError("nothing encrypts here any more: open the model again")
+            if not self._workers and self._lost:
+                raise WorkerLost(str(self._lost))
             self._rows.append(task)
             self._changed.notify_all()
         return task.future
@@ -176,12 +182,13 @@ class Pool:
             return
         try:
             while task := self._next(worker):
-                lost = task.do(worker)
+                if lost := task.do(worker):
+                    # First, so that whoever learns of it finds another.
+                    self._dismiss(worker, lost)
+                    task.future.set_exception(lost)
+                    return
                 # What it holds is not kept while waiting for another.
                 del task
-                if lost:
-                    self._dismiss(worker, lost)
-                    return
         finally:
             worker.encryptor.close()
 
@@ -239,7 +246,7 @@ class Pool:
     def _dismiss(self, worker: _Worker, lost: WorkerLost) -> None:
         """Go on without a worker; what only it could do, or nobody now can, fails."""
         with self._changed:
-            worker.lost = lost
+            worker.lost = self._lost = lost
             if worker in self._workers:
                 self._workers.remove(worker)
             failing = list(worker.own)
