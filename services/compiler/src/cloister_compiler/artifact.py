@@ -99,9 +99,9 @@ def publish_artifact(
 
     def write(folder: Path) -> dict[str, Any]:
         compiled = compile_model(card, weights, bits, calibrate(weights.coef))
-        _export(compiled, card, folder)
+        export(compiled.model, card, folder)
         form = payload_form(folder, card.data.n_features)
-        circuit = _circuit(folder, bits, form)
+        circuit = describe_circuit(folder, bits, form)
         check_range(compiled.reference, circuit)
         verification = _verify(folder, compiled, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
@@ -123,10 +123,17 @@ def publish_artifact(
     return artifact
 
 
-def _export(compiled: CompiledModel, card: ModelCard, folder: Path) -> None:
+def export(model: Any, card: ModelCard, folder: Path) -> None:
+    """Write client.zip, with the card in it, server.zip and the card.
+
+    Args:
+        model: a compiled concrete.ml.sklearn model.
+        card: of the model.
+        folder: where the files go.
+    """
     # FHEModelDev insists on an empty folder of its own.
     with tempfile.TemporaryDirectory(dir=folder) as aside:
-        FHEModelDev(aside, compiled.model).save()
+        FHEModelDev(aside, model).save()
         for name in (CLIENT_ZIP, SERVER_ZIP):
             shutil.move(Path(aside) / name, folder / name)
     text = card.model_dump_json(indent=2)
@@ -135,7 +142,8 @@ def _export(compiled: CompiledModel, card: ModelCard, folder: Path) -> None:
         archive.writestr(CARD, text)
 
 
-def _circuit(folder: Path, bits: int, form: PayloadForm) -> Circuit:
+def describe_circuit(folder: Path, bits: int, form: PayloadForm) -> Circuit:
+    """Describe the circuit whose client.zip is in ``folder``."""
     with zipfile.ZipFile(folder / CLIENT_ZIP) as archive:
         specs = json.loads(archive.read("client.specs.json"))
     (circuit,) = specs["circuits"]
