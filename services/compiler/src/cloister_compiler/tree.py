@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from concrete.fhe import Configuration
+from concrete.fhe import Configuration, EvaluationKeys, Value
 from concrete.ml.sklearn import DecisionTreeClassifier as ConcreteTree
 from sklearn.tree import DecisionTreeClassifier
 
@@ -165,13 +165,17 @@ def _verify(
     rows = np.vstack([leaves, boundary, random])
     client, server = FHEModelClient(str(folder)), FHEModelServer(str(folder))
     client.generate_private_and_evaluation_keys()
-    evaluation_keys = client.get_serialized_evaluation_keys()
+    # Read once: what Concrete computes from a set of keys takes longer than an evaluation.
+    evaluation_keys = EvaluationKeys.deserialize(client.get_serialized_evaluation_keys())
     expected = model.predict_proba(rows, fhe="disable")
     wrong = 0
     for index, row in enumerate(rows):
-        payload = client.quantize_encrypt_serialize(row[None, :])
-        result = server.run(payload, evaluation_keys)
-        found = client.deserialize_decrypt_dequantize(result)
+        payload = Value.deserialize(client.quantize_encrypt_serialize(row[None, :]))
+        try:
+            result = server.server.run(payload, evaluation_keys=evaluation_keys).serialize()
+            found = client.deserialize_decrypt_dequantize(result)
+        except (RuntimeError, ValueError) as error:
+            raise CloisterError(f"encrypted execution of input {index} failed: {error}") from error
         wrong += not np.array_equal(np.asarray(found).ravel(), expected[index])
         log.info("ran %d of %d inputs under real encryption", index + 1, len(rows))
     if wrong:

@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import uvicorn
 
 from cloister_inference.app import create_app
+from cloister_inference.evaluation_keys import KeySettings
 from cloister_inference.settings import Settings
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
@@ -22,7 +23,16 @@ def serve(settings: Settings) -> None:
         CloisterError: the service could not start.
     """
     app = create_app(
-        Registry(settings.artifacts_dir), threads=settings.threads, max_batch=settings.max_batch
+        Registry(settings.artifacts_dir),
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        keys=KeySettings(
+            dir=settings.keys_dir,
+            key_bytes=settings.key_bytes,
+            quota_bytes=settings.key_quota_bytes,
+            days=settings.key_days,
+            cache_bytes=settings.key_cache_bytes,
+        ),
     )
     server = uvicorn.Server(
         uvicorn.Config(

@@ -74,6 +74,7 @@ class DataPlane:
                 input_bytes=model.details.circuit.input_bytes,
                 output_bytes=model.details.circuit.output_bytes,
                 reference=model.reference is not None,
+                evaluation_key_bytes=model.keyed.form.length if model.keyed else 0,
             ),
         )
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cloister_inference.circuit import EncryptedCircuit, compile_circuit
+from cloister_inference.key_form import KeyForm
 from cloister_inference.payload import PayloadForm
 from cloister_shared.artifact import (
     CLIENT_ZIP,
+    EVALUATION_KEY_FORM,
     EVALUATION_KEYS,
     INPUT_TEMPLATE,
     REFERENCE,
@@ -32,6 +34,17 @@ class Download:
 
 
 @dataclass(frozen=True)
+class KeyedCircuit:
+    """What is needed to take evaluation keys in, of a circuit that needs them."""
+
+    form: KeyForm
+    library_dir: Path
+    """Where the compiled library is, which others may open."""
+    input_template: bytes
+    """An input to evaluate."""
+
+
+@dataclass(frozen=True)
 class Model:
     """One version of one model."""
 
@@ -42,10 +55,12 @@ class Model:
     reference: Download | None
     form: PayloadForm
     circuit: EncryptedCircuit
+    keyed: KeyedCircuit | None = None
+    """Where the circuit needs evaluation keys: it has none yet."""
 
 
 def load_model(published: Version, work_dir: Path) -> Model:
-    """Verify and compile a published version, and evaluate it once.
+    """Verify and compile a published version, and evaluate it once where that needs no keys.
 
     Args:
         published: an artifact.
@@ -81,11 +96,21 @@ def _load(published: Version, library_dir: Path) -> Model:
     client, template = read(CLIENT_ZIP), read(INPUT_TEMPLATE).content
     if client.digest != details.client_digest:
         raise CloisterError("the manifest names two digests for client.zip")
+    keys = details.circuit.evaluation_keys
+    keyed = (
+        KeyedCircuit(KeyForm(keys, read(EVALUATION_KEY_FORM).content), library_dir, template)
+        if keys
+        else None
+    )
     circuit = compile_circuit(
-        read(SERVER_ZIP).content, client.content, read(EVALUATION_KEYS).content, library_dir
+        read(SERVER_ZIP).content,
+        client.content,
+        None if keyed else read(EVALUATION_KEYS).content,
+        library_dir,
     )
     form = PayloadForm(template, details.circuit)
-    _evaluate_once(circuit, template, details.circuit.output_bytes)
+    if keyed is None:
+        _evaluate_once(circuit, template, details.circuit.output_bytes)
     return Model(
         name=published.manifest.name,
         version=published.manifest.version,
@@ -94,6 +119,7 @@ def _load(published: Version, library_dir: Path) -> Model:
         reference=read(REFERENCE) if REFERENCE in files else None,
         form=form,
         circuit=circuit,
+        keyed=keyed,
     )
 
 

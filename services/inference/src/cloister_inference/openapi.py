@@ -63,9 +63,10 @@ INFERENCE = _binary(
     },
 ) | _problems(
     {
-        400: "The request or a ciphertext is malformed, or nothing says what it was encrypted for.",
-        404: _UNKNOWN,
-        409: "The input was encrypted for another client.zip.",
+        400: "The request or a ciphertext is malformed, or nothing says what it was encrypted for; "
+        "or evaluation keys are needed and not stated, or stated and not needed.",
+        404: f"{_UNKNOWN} Or the caller owns no such evaluation keys.",
+        409: "The input was encrypted for another client.zip, or the evaluation keys made for it.",
         411: "The request does not state the length of its body.",
         413: "The body or the batch is too large.",
         415: "The body is neither a raw ciphertext nor in the binary tensor extension.",
@@ -80,6 +81,39 @@ INFERENCE_REQUEST: dict[str, Any] = {
             "request's JSON header followed by the binary data of its one BYTES tensor, in which "
             "each ciphertext is preceded by its length as a little-endian uint32."
         ),
+        "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+_NOT_OWNED = "The caller owns no such evaluation keys."
+_STORE = "The store of evaluation keys cannot be used; the detail says what to do."
+
+KEY = _problems({400: "The address is no SHA-256.", 404: _NOT_OWNED, 503: _STORE})
+_REMOVED: Responses = {204: {"description": "They are removed."}}
+KEY_REMOVAL = _REMOVED | KEY
+_KEPT: Responses = {
+    201: {"description": "They are verified and kept."},
+    200: {"description": "The caller owned them already."},
+}
+KEY_UPLOAD = _KEPT | _problems(
+    {
+        400: "The bytes have another SHA-256 or are not evaluation keys of the client.zip, no "
+        "client.zip is stated, or its model needs no evaluation keys.",
+        404: "No model has this client.zip.",
+        408: "The body takes too long to arrive.",
+        409: "The caller owns the same keys for another client.zip.",
+        411: "The request does not state the length of its body.",
+        413: "Sets of this length are not taken.",
+        415: "The body is not application/octet-stream.",
+        503: f"{_UNAVAILABLE} Or: {_STORE}",
+        507: "The caller's quota, or the disk, is full; the detail says which and what to do.",
+    }
+)
+KEY_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A serialised set of evaluation keys, made with the client.zip whose "
+        "SHA-256 the header Cloister-Client-Digest states.",
         "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
     }
 }

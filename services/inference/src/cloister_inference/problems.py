@@ -43,7 +43,7 @@ class ProblemError(Exception):
     """A request that cannot be answered as asked; the message is for the client."""
 
     status: ClassVar[HTTPStatus]
-    leaves_body: ClassVar[bool] = False
+    leaves_body: bool = False
     """Whether the request's body is left unread, so that the connection cannot go on."""
     ready: ClassVar[bool | None] = None
     headers: ClassVar[dict[str, str]] = {}
@@ -92,6 +92,12 @@ class MediaTypeError(ProblemError):
     """The body is of a type or encoding that the service does not read."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class InsufficientStorageError(ProblemError):
+    """What is uploaded has no room: the owner's quota or the disk is full."""
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
 
 
 class UnavailableError(ProblemError):

@@ -66,6 +66,8 @@ class RequestParameters(BaseModel):
 
     client_digest: str | None = None
     """SHA-256 of the client.zip that the ciphertexts were made for."""
+    evaluation_key: str | None = None
+    """SHA-256 of the evaluation keys to evaluate with."""
     binary_data_output: Literal[True] = True
 
 
@@ -151,6 +153,8 @@ class ModelParameters(BaseModel):
     """Length of every serialised output."""
     reference: bool
     """Whether the circuit in the clear can be downloaded."""
+    evaluation_key_bytes: int
+    """Length of the evaluation keys to upload before the first request; 0 where none are needed."""
 
 
 class ModelMetadata(BaseModel):

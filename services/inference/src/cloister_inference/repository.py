@@ -92,6 +92,20 @@ class Repository:
         except OSError as error:
             raise _unreadable(error) from error
 
+    def by_client(self, digest: str) -> Model | None:
+        """Return a model by the SHA-256 of its client.zip, or None where there is none.
+
+        Raises:
+            UnavailableError: it cannot be served, or the registry cannot be read.
+        """
+        for name in self._names():
+            for version in reversed(self.versions(name)):
+                with suppress(CloisterError):
+                    details = self._registry.open(name, version).manifest.details
+                    if details.get("client_digest") == digest:
+                        return self._entry(name, version)
+        return None
+
     def states(self) -> list[State]:
         """Return the state of every version of every model; loads each that was not yet loaded.
 

@@ -22,3 +22,13 @@ class Settings(ServiceSettings):
     """Encrypted evaluations at a time; the default is the number of cores."""
     shutdown_seconds: int = Field(default=8, ge=1)
     """Seconds that running requests have to end once the process is told to stop."""
+    keys_dir: Path = Path("evaluation-keys")
+    """Folder for evaluation keys, written; on a volume that all replicas share."""
+    key_bytes: int = Field(default=256 << 20, ge=1)
+    """Bytes that one set of evaluation keys may have."""
+    key_quota_bytes: int = Field(default=1 << 30, ge=0)
+    """Bytes that the evaluation keys of one owner may have together; 0 takes none."""
+    key_days: float = Field(default=30, gt=0, allow_inf_nan=False)
+    """Days since their last use after which evaluation keys are removed."""
+    key_cache_bytes: int = Field(default=2 << 30, ge=0)
+    """Memory for evaluation keys that were used last; what is in use may exceed it."""

@@ -8,6 +8,7 @@ from cloister_inference.body import read_body
 from cloister_inference.data_plane import DataPlane, check_client
 from cloister_inference.endpoints.parameters import (
     MODEL,
+    TAKES_KEYS,
     VERSION,
     ClientDigest,
     HeaderLength,
@@ -28,6 +29,7 @@ router = APIRouter()
     response_class=Response,
     responses=openapi.INFERENCE,
     openapi_extra=openapi.INFERENCE_REQUEST,
+    dependencies=[TAKES_KEYS],
 )
 async def infer(
     request: Request,
@@ -46,6 +48,7 @@ async def infer(
     response_class=Response,
     responses=openapi.INFERENCE,
     openapi_extra=openapi.INFERENCE_REQUEST,
+    dependencies=[TAKES_KEYS],
 )
 async def version_infer(
     request: Request,
@@ -74,11 +77,13 @@ async def _infer(
     headers = {"Cloister-Model-Version": str(model.version)}
     if header_length is None:
         check_client(model, digest, None, version_stated=stated)
+        model = await request.state.stated_key.bind(request, model, None)
         evaluation = await plane.evaluate(model, [body])
         (content,) = evaluation.results
     else:
         asked, elements = protocol.parse_framed(body, header_length, plane.max_batch)
         check_client(model, digest, asked.parameters.client_digest, version_stated=stated)
+        model = await request.state.stated_key.bind(request, model, asked.parameters.evaluation_key)
         evaluation = await plane.evaluate(model, elements)
         content, length = protocol.build_framed(
             model.name, str(model.version), asked.id, evaluation.results
