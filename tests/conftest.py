@@ -123,8 +123,11 @@ def tree_data() -> Data:
 
 @pytest.fixture(scope="session")
 def tree_artifacts(tmp_path_factory: pytest.TempPathFactory, tree_data: Data) -> Path:
-    """A folder with artifacts/ that hold version 1 of ``tree``, which needs evaluation keys."""
-    from cloister_compiler.tree import publish_tree  # noqa: PLC0415 - takes seconds
+    """A folder with artifacts/ that hold version 1 of ``tree``, which needs evaluation keys.
+
+    ``clear.npy`` in it has what the quantised tree says of the rows in ``tree_data`` in the clear.
+    """
+    from cloister_compiler.tree import compile_tree, publish_tree  # noqa: PLC0415 - takes seconds
 
     description = DatasetSchema(
         dataset="iris",
@@ -152,5 +155,7 @@ def tree_artifacts(tmp_path_factory: pytest.TempPathFactory, tree_data: Data) ->
         created=datetime.now(UTC),
     )
     root = tmp_path_factory.mktemp("tree")
-    publish_tree(Registry(root / "artifacts"), card, fitted, bits=3, verification_samples=1)
+    # Two bits make small keys, and every leaf is still reached.
+    publish_tree(Registry(root / "artifacts"), card, fitted, bits=2, verification_samples=1)
+    np.save(root / "clear.npy", compile_tree(fitted, 2).predict_proba(unit, fhe="disable"))
     return root

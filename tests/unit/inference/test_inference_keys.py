@@ -587,7 +587,7 @@ class TestForm:
     ) -> None:
         parts = [{"offset": offset, "length": size} for offset, size in variable]
         form = EvaluationKeyForm.model_validate({"length": length, "variable": parts})
-        with pytest.raises(CloisterError, match="form|ranges"):
+        with pytest.raises(CloisterError, match=r"form|ranges"):
             KeyForm(form, fixed)
 
 

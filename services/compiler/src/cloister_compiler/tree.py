@@ -67,7 +67,7 @@ def publish_tree(
             is not equal to clear execution; nothing is published.
     """
     _check(card, fitted)
-    model = _compile(fitted, bits)
+    model = compile_tree(fitted, bits)
     model_digest = digest_json({"card": card.model_dump(mode="json"), "tree": _tree_digest(fitted)})
     libraries = {library: version(library) for library in LIBRARIES}
 
@@ -113,7 +113,19 @@ def _tree_digest(fitted: DecisionTreeClassifier) -> str:
     return digest_bytes(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
 
 
-def _compile(fitted: DecisionTreeClassifier, bits: int) -> Any:
+def compile_tree(fitted: DecisionTreeClassifier, bits: int) -> Any:
+    """Quantise and compile a decision tree that was fitted on rows in [0, 1].
+
+    Args:
+        fitted: the tree.
+        bits: to which inputs, thresholds and probabilities are quantised, 2 to 8.
+
+    Returns:
+        A compiled concrete.ml.sklearn.DecisionTreeClassifier.
+
+    Raises:
+        CloisterError: Concrete ML does not compile it.
+    """
     # A feature's quantiser takes its range from these rows: with both bounds of every feature, all
     # are the same, and nothing of anyone's data is in them. A tree's comparisons cannot overflow.
     rows = np.vstack(

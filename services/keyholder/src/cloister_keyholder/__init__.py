@@ -13,6 +13,7 @@ from cloister_keyholder.errors import (
     UnsafeParameters,
 )
 from cloister_keyholder.model import EncryptedModel
+from cloister_keyholder.stored_key import KeyFolder
 
 __all__ = [
     "EncryptedModel",
@@ -21,6 +22,7 @@ __all__ = [
     "InvalidClientPackage",
     "InvalidResult",
     "InvalidSamples",
+    "KeyFolder",
     "KeyUnusable",
     "KeyholderError",
     "RequestRefused",

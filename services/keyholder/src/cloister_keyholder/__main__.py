@@ -18,6 +18,7 @@ from cloister_keyholder.progress import show_progress
 from cloister_keyholder.report import render, write_report
 from cloister_keyholder.samples import read_csv, read_held_out
 from cloister_keyholder.settings import Settings
+from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.waiting import wait_for_model
 from cloister_shared.classification import class_indices
 from cloister_shared.service import run_service
@@ -171,7 +172,11 @@ def _settings(ctx: typer.Context, url: str | None, model: str | None) -> Setting
 
 def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
     return EncryptedModel(
-        settings.url, settings.model, version=version, retry_seconds=settings.retry_seconds
+        settings.url,
+        settings.model,
+        version=version,
+        retry_seconds=settings.retry_seconds,
+        key_folder=KeyFolder(settings.key_store_dir, settings.key_rotate_days),
     )
 
 

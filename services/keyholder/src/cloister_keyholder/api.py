@@ -18,7 +18,7 @@ from cloister_keyholder.transport import Transport
 from cloister_shared.artifact import REFERENCE
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
-from cloister_shared.open_inference import CLIENT_DIGEST
+from cloister_shared.open_inference import CLIENT_DIGEST, EVALUATION_KEY
 from cloister_shared.reference import Reference
 
 METADATA_LIMIT = 1 << 20
@@ -136,18 +136,29 @@ class InferenceService:
         except (CloisterError, MemoryError):
             raise InvalidAnswer(f"the service's {REFERENCE} is damaged") from None
 
-    def infer(self, description: Description, ciphertext: bytes, *, result_limit: int) -> Inference:
+    def infer(
+        self,
+        description: Description,
+        ciphertext: bytes,
+        *,
+        result_limit: int,
+        evaluation_key: str | None = None,
+    ) -> Inference:
         """Return the encrypted result for one ciphertext.
 
         Args:
             description: of the version whose client.zip the ciphertext was made with.
             ciphertext: one serialised input.
             result_limit: the most bytes that a result may have.
+            evaluation_key: digest of the evaluation keys to evaluate with, where some are needed.
         """
+        headers = infer_headers(description)
+        if evaluation_key:
+            headers[EVALUATION_KEY] = evaluation_key
         reply = self._transport.post(
             self.infer_path(description.version),
             ciphertext,
-            infer_headers(description),
+            headers,
             limit=result_limit,
         )
         timing = _EVALUATE.search(reply.headers.get("Server-Timing", ""))

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from cloister_keyholder.model import Answer, EncryptedModel
+from cloister_keyholder.answer import Answer
+from cloister_keyholder.model import EncryptedModel
 from cloister_keyholder.samples import HeldOut
 from cloister_shared.classification import class_indices
 from cloister_shared.reference import Reference

@@ -1,7 +1,6 @@
 """A model behind an inference service, used like one of scikit-learn's."""
 
 import time
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -9,10 +8,13 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from cloister_keyholder.answer import Answer
 from cloister_keyholder.api import Description, InferenceService, infer_headers
 from cloister_keyholder.circuit import Query, QueryKey
-from cloister_keyholder.errors import InvalidAnswer
+from cloister_keyholder.errors import InvalidAnswer, KeyholderError, KeyUnusable
+from cloister_keyholder.keyed import KeyedQueries
 from cloister_keyholder.package import open_package
+from cloister_keyholder.stored_key import KeyFolder, StoredKeys
 from cloister_keyholder.transport import Transport
 from cloister_shared.card import ModelCard
 from cloister_shared.classification import class_indices, probabilities
@@ -23,25 +25,6 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The decrypted answer to one query, and what it took."""
-
-    integer_scores: Integers
-    """Shape (n_outputs,)."""
-    encrypt_ms: float
-    """Key generation and encryption, in milliseconds."""
-    request_ms: float
-    """From sending the ciphertext to holding the whole result, repetitions included."""
-    server_ms: float | None
-    """The part of it that the service says it evaluated."""
-    decrypt_ms: float
-    bytes_up: int
-    """Length of the ciphertext."""
-    bytes_down: int
-    """Length of the result."""
-
-
 class EncryptedModel:
     """Predicts on values that the service never sees.
 
@@ -49,6 +32,9 @@ class EncryptedModel:
     classifier. Rows are raw values, in the units of the model card; each is scaled, quantised,
     encrypted under a key of its own, and that key is dropped with the result. Keys are never
     stored or sent, and neither scores nor failures to decrypt go back to the service.
+
+    A decision tree needs evaluation keys at the service, of tens of megabytes: there one secret key
+    is made, kept in ``key_folder`` and used for all queries until it is replaced.
 
     The version is chosen once, when the model is opened, and stays.
 
@@ -63,8 +49,11 @@ class EncryptedModel:
         retry_seconds: how long one request is repeated while the service is unreachable or busy.
         out_of_bounds: ``refuse`` or ``clip`` values outside their declared bounds; what the model
             card says by default.
+        key_folder: for the stored keys of models that need evaluation keys; without one these
+            models are refused.
 
     Raises:
+        KeyUnusable: the model needs a stored key, and there is no ``key_folder``.
         ServiceUnavailable: the service does not answer.
         RequestRefused: there is no such model or version.
         InvalidAnswer: the service's answer is not what it announced.
@@ -80,12 +69,14 @@ class EncryptedModel:
         transport: httpx.BaseTransport | None = None,
         retry_seconds: float = 60.0,
         out_of_bounds: OutOfBounds | None = None,
+        key_folder: KeyFolder | None = None,
     ) -> None:
         self._transport = Transport(url, retry_seconds=retry_seconds, transport=transport)
         try:
             self._service = InferenceService(self._transport, name)
             self._description = self._service.describe(version)
             self._package = open_package(self._service.client_zip(self._description))
+            self._keyed = self._keyed_queries(key_folder)
         except BaseException:
             self._transport.close()
             raise
@@ -136,11 +127,21 @@ class EncryptedModel:
         return self.card.data.labels(class_indices(self._scores(X)))
 
     def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
-        """Return class probabilities, shape (n, n_classes); see ``predict``."""
-        return probabilities(self._scores(X))
+        """Return class probabilities, shape (n, n_classes); see ``predict``.
+
+        Those of a tree are its quantised ones, and add up to 1 as nearly as their steps allow.
+        """
+        scores = self._scores(X)
+        return scores if self._package.family == "tree" else probabilities(scores)
 
     def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
-        """Return the scores, shape (n,) for two classes, else (n, n_classes); see ``predict``."""
+        """Return the scores, shape (n,) for two classes, else (n, n_classes); see ``predict``.
+
+        Raises:
+            KeyholderError: the model is a tree, which has no scores.
+        """
+        if self._package.family == "tree":
+            raise KeyholderError("a tree has no decision function: use predict_proba")
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
@@ -162,6 +163,8 @@ class EncryptedModel:
 
     def ask(self, quantised: Integers) -> Answer:
         """Query the service with one quantised row, shape (n_features,); raises as ``predict``."""
+        if self._keyed:
+            return self._keyed.ask(quantised)
         start = time.perf_counter()
         query = self.encrypt(quantised)
         encrypted = time.perf_counter()
@@ -184,7 +187,16 @@ class EncryptedModel:
         )
 
     def encrypt(self, quantised: Integers) -> Query:
-        """Encrypt one quantised row, shape (n_features,), under a new key."""
+        """Encrypt one quantised row, shape (n_features,), under a new key.
+
+        Raises:
+            KeyUnusable: queries of this model are under a stored key, which does not leave.
+        """
+        if self._keyed:
+            raise KeyUnusable(
+                "queries of this model are encrypted under a stored key: use predict, which keeps "
+                "it here"
+            )
         return self._package.circuit.encrypt(quantised)
 
     def read_key(self, serialised: bytes) -> QueryKey:
@@ -220,5 +232,27 @@ class EncryptedModel:
     def _scores(self, rows: npt.ArrayLike) -> Floats:
         quantised = self.quantise(rows)
         integers = [self.ask(row).integer_scores for row in quantised]
-        shape = (len(quantised), self.card.data.n_outputs)
+        shape = (len(quantised), self._package.circuit.specs.n_outputs)
         return self.dequantise(np.array(integers, dtype=np.int64).reshape(shape))
+
+    def _keyed_queries(self, key_folder: KeyFolder | None) -> KeyedQueries | None:
+        circuit, description = self._package.circuit, self._description
+        if not circuit.specs.needs_evaluation_keys:
+            return None
+        if key_folder is None:
+            raise KeyUnusable(
+                "this model needs evaluation keys, and so a secret key that is kept: name a folder "
+                "for it, key_folder or CLOISTER_KEY_STORE_DIR"
+            )
+        return KeyedQueries(
+            send=self._transport.send,
+            infer=lambda ciphertext, key: self._service.infer(
+                description,
+                ciphertext,
+                result_limit=circuit.result_limit,
+                evaluation_key=key,
+            ),
+            circuit=circuit,
+            keys=StoredKeys(key_folder, description.client_digest, circuit),
+            client_digest=description.client_digest,
+        )

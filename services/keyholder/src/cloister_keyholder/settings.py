@@ -24,3 +24,7 @@ class Settings(ServiceSettings):
     """How long evaluate waits for the service and the model to be ready, in seconds."""
     retry_seconds: float = Field(default=60, ge=0, allow_inf_nan=False)
     """How long one request is repeated while the service is unreachable or busy, in seconds."""
+    key_store_dir: Path = Path("query-keys")
+    """Folder for the secret keys of models that need evaluation keys, for its owner alone."""
+    key_rotate_days: float = Field(default=30, gt=0, allow_inf_nan=False)
+    """Days after which a stored key is replaced by a new one."""

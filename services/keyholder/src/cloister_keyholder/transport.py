@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -136,19 +136,40 @@ class Transport:
         """
         return self._request("POST", path, limit=limit, content=content, headers=headers)
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        limit: int,
+        content: Callable[[], Iterator[bytes]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Return the answer to a request whose repetition changes nothing; raises as ``post``.
+
+        Args:
+            method: PUT or DELETE, for example.
+            path: below the service's address.
+            limit: the most bytes that the answer may have.
+            content: gives the body's pieces, anew for every attempt; ``headers`` state its length.
+            headers: beside those of every request.
+        """
+        return self._request(method, path, limit=limit, content=content, headers=headers)
+
     def _request(
         self,
         method: str,
         path: str,
         *,
         limit: int,
-        content: bytes | None = None,
+        content: bytes | Callable[[], Iterator[bytes]] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        request = self._client.build_request(method, path, content=content, headers=headers)
         give_up = self._clock() + self._retry_seconds
         for attempt in count():
             retry_after = 0.0
+            body = content() if callable(content) else content
+            request = self._client.build_request(method, path, content=body, headers=headers)
             try:
                 return self._once(request, limit)
             except httpx.TransportError as error:
