@@ -96,6 +96,8 @@ def test_hardening(config: dict[str, Any], service: str) -> None:
 @pytest.mark.parametrize("service", ISOLATION)
 def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None:
     names = config["services"][service]["environment"]
-    secrets = {"CLOISTER_SUPEREXEC_SECRET"}  # the path of a file
+    # The path of a file; folders and sizes of keys.
+    secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_KEYS_DIR", "CLOISTER_KEY_STORE_DIR"}
+    secrets |= {n for n in names if n.startswith("CLOISTER_KEY_") and n.endswith(("BYTES", "DAYS"))}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}
     assert suspicious <= secrets

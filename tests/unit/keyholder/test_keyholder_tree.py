@@ -242,7 +242,7 @@ def test_nothing_goes_back_after_a_result_that_is_none(
         with caplog.at_level(logging.DEBUG), pytest.raises(InvalidResult):
             model.predict(tree_data[0][:1])
         # A result that decrypts to anything is an answer like any other.
-        recorder.tamper = lambda content: content[:-8] + os.urandom(8)
+        recorder.tamper = lambda content: content[:1000] + os.urandom(8) + content[1008:]
         model.predict(tree_data[0][:1])
     assert recorder.seen == [("POST", "/v2/models/tree/versions/1/infer")] * 2
 
@@ -292,6 +292,17 @@ def many_keys(specs: Json) -> None:
     specs["keyset"]["lweKeyswitchKeys"] *= 65
 
 
+def self_key(specs: Json) -> None:
+    key = specs["keyset"]["lweKeyswitchKeys"][0]
+    key["outputId"] = key["inputId"]
+    key["params"]["outputLweDimension"] = key["params"]["inputLweDimension"]
+
+
+def large_keys(specs: Json) -> None:
+    specs["keyset"]["lweBootstrapKeys"] *= 2
+    specs["keyset"]["lweBootstrapKeys"][0]["params"]["levelCount"] = 64
+
+
 BOOTSTRAP, KEYSWITCH = "lweBootstrapKeys", "lweKeyswitchKeys"
 
 
@@ -306,13 +317,13 @@ BOOTSTRAP, KEYSWITCH = "lweBootstrapKeys", "lweKeyswitchKeys"
         (set_key(BOOTSTRAP, keyType="ternary"), "keyType"),
         (set_key(BOOTSTRAP, compression="none"), "compression"),
         (set_key(BOOTSTRAP, inputId=7), "not of its secret keys"),
-        (set_key(BOOTSTRAP, polynomialSize=512), "not of its secret keys"),
+        (set_key(BOOTSTRAP, polynomialSize=64), "not of its secret keys"),
         (set_key(BOOTSTRAP, levelCount=0), "levelCount"),
         (set_key(BOOTSTRAP, extension=1), "extension"),
         (set_key(KEYSWITCH, outputId=0), "not of its secret keys"),
         (set_key(KEYSWITCH, outputLweDimension=2048), "not of its secret keys"),
-        (set_key(KEYSWITCH, outputId=0, outputLweDimension=2048), "under itself"),
-        (set_key(BOOTSTRAP, levelCount=64), str(EVALUATION_KEYS_LIMIT)),
+        (self_key, "under itself"),
+        (large_keys, str(EVALUATION_KEYS_LIMIT)),
     ],
 )
 def test_unsafe_evaluation_keys_are_refused(
