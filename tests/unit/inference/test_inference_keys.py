@@ -385,7 +385,7 @@ class TestUpload:
         changes: dict[str, str],
         status: int,
     ) -> None:
-        response = upload(service, holder, **changes)
+        response = upload(service, holder, None, "", **changes)
         assert protocol.problem(response)[0] == status
         assert not list(keys_dir.rglob("*.upload"))
 

@@ -55,7 +55,7 @@ def test_a_service_killed_during_an_upload_leaves_nothing_half(
         "Content-Type": "application/octet-stream",
         "Content-Length": str(len(keys)),
     }
-    started = []
+    started: list[Process] = []
 
     def start() -> Process:
         temporary = tmp_path / f"tmp{len(started)}"

@@ -35,6 +35,7 @@ def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) ->
             "input_bytes": 1800,
             "output_bytes": service.get("/v2/models/digits").json()["parameters"]["output_bytes"],
             "reference": True,
+            "evaluation_key_bytes": 0,
         },
     }
     assert service.get("/v2/models/digits").json() == expected
