@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,7 +91,18 @@ class TestQuota:
         running.discard()
         store.begin("anna", 60).discard()
 
-    def test_holds_when_many_begin_at_once(self, store: KeyStore) -> None:
+    def test_holds_when_many_begin_at_once(
+        self, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        allocate = os.posix_fallocate
+
+        def allocate_slowly(descriptor: int, offset: int, length: int) -> None:
+            time.sleep(0.02)
+            allocate(descriptor, offset, length)
+
+        # So that others look while the space is not yet taken.
+        monkeypatch.setattr(os, "posix_fallocate", allocate_slowly)
+
         def begin(_index: int) -> object:
             try:
                 return store.begin("anna", 30)
