@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
 
 from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
@@ -17,6 +18,7 @@ from cloister_shared.concrete import keep_exit_code
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.registry import Registry
 from cloister_shared.scaling import to_unit
+from cloister_shared.schema import DatasetSchema, Feature
 from cloister_shared.weights import LinearWeights
 
 # Else a run of the tests that fail ends with code 0.
@@ -110,4 +112,51 @@ def breast_cancer_artifacts(
     root = tmp_path_factory.mktemp("breast_cancer")
     publish_fitted(root, "breast_cancer", breast_cancer_data)
     compile_published(root, "breast_cancer")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tree_data() -> Data:
+    """Raw features in centimetres, shape (150, 4), and labels as words."""
+    data = load_iris()
+    return data.data, data.target_names[data.target]
+
+
+@pytest.fixture(scope="session")
+def tree_artifacts(tmp_path_factory: pytest.TempPathFactory, tree_data: Data) -> Path:
+    """A folder with artifacts/ that hold version 1 of ``tree``, which needs evaluation keys.
+
+    ``clear.npy`` in it has what the quantised tree says of the rows in ``tree_data`` in the clear.
+    """
+    from cloister_compiler.tree import compile_tree, publish_tree  # noqa: PLC0415 - takes seconds
+
+    description = DatasetSchema(
+        dataset="iris",
+        features=tuple(
+            Feature(name=name, low=low, high=high)
+            for name, low, high in (
+                ("sepal length", 4, 8),
+                ("sepal width", 2, 5),
+                ("petal length", 1, 7),
+                ("petal width", 0, 3),
+            )
+        ),
+        classes=("setosa", "versicolor", "virginica"),
+    )
+    unit, indices = to_unit(tree_data[0], description), description.class_indices(tree_data[1])
+    fitted = DecisionTreeClassifier(max_depth=2, random_state=0).fit(unit, indices)
+    card = ModelCard(
+        name="tree",
+        estimator="DecisionTreeClassifier",
+        parameters={"max_depth": 2},
+        data=description,
+        rounds=(),
+        final=FinalMetrics(sites=1, accuracy=fitted.score(unit, indices), loss=0.1),
+        libraries={},
+        created=datetime.now(UTC),
+    )
+    root = tmp_path_factory.mktemp("tree")
+    # Two bits make small keys, and every leaf is still reached.
+    publish_tree(Registry(root / "artifacts"), card, fitted, bits=2, verification_samples=1)
+    np.save(root / "clear.npy", compile_tree(fitted, 2).predict_proba(unit, fhe="disable"))
     return root

@@ -132,7 +132,9 @@ def test_no_service_can_take_all_memory_or_processes(config: dict[str, Any], ser
 @pytest.mark.parametrize("service", ISOLATION)
 def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None:
     names = config["services"][service]["environment"]
-    # Paths of files.
+    # Paths of files and folders; sizes and ages of keys.
     secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_API_KEYS_PATH", "CLOISTER_API_KEY_PATH"}
+    secrets |= {"CLOISTER_KEYS_DIR", "CLOISTER_KEY_STORE_DIR"}
+    secrets |= {n for n in names if n.startswith("CLOISTER_KEY_") and n.endswith(("BYTES", "DAYS"))}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}
     assert suspicious <= secrets

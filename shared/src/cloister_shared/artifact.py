@@ -13,13 +13,35 @@ SERVER_ZIP = "server.zip"
 REFERENCE = "reference.npz"
 """The circuit in the clear; absent where its publication is switched off."""
 LINEAR = "linear.npz"
-"""The integers of a linear circuit, for the service's native evaluator."""
+"""The integers of a linear circuit, for the service's native evaluator; absent for others."""
 INPUT_TEMPLATE = "input_template.bin"
 """A serialised input with zeros for its data: every other byte of an input must equal it."""
 EVALUATION_KEYS = "evaluation_keys.bin"
 """The serialised empty set of evaluation keys, for circuits that need none."""
+EVALUATION_KEY_FORM = "evaluation_key_form.bin"
+"""The bytes that all sets of evaluation keys share, in order, for circuits that need keys."""
 CARD = "card.json"
 WEIGHTS = "weights.npz"
+
+
+class ByteRange(BaseModel):
+    """A stretch of bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    offset: int = Field(ge=0)
+    length: int = Field(ge=1)
+
+
+class EvaluationKeyForm(BaseModel):
+    """The form of all serialised sets of evaluation keys of a circuit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length: int = Field(ge=1)
+    """Bytes of every set."""
+    variable: tuple[ByteRange, ...] = Field(min_length=1)
+    """The keys' own bytes, ascending and apart, of any value; all others are in the form's file."""
 
 
 class Circuit(BaseModel):
@@ -30,10 +52,12 @@ class Circuit(BaseModel):
     n_features: int = Field(ge=1)
     """Features that the circuit takes."""
     n_card_features: int = Field(ge=1)
-    """Features of the model; those that the circuit does not take have no weight in it."""
+    """Features of the model; those that a linear circuit does not take have no weight in it, and a
+    tree's takes all."""
     n_outputs: int = Field(ge=1)
     bits_inputs: int = Field(ge=1)
     bits_weights: int = Field(ge=1)
+    """Of a tree: bits of its thresholds and of its probabilities."""
     width: int = Field(ge=1)
     """Bits of the integer scores, the sign included where there is one."""
     signed: bool
@@ -46,6 +70,8 @@ class Circuit(BaseModel):
     input_data_bytes: int = Field(ge=1)
     output_bytes: int = Field(ge=1)
     """Length of every serialised output."""
+    evaluation_keys: EvaluationKeyForm | None = None
+    """What key holders must upload before they query; None where nothing is needed."""
 
 
 class Verification(BaseModel):
@@ -79,15 +105,16 @@ class ArtifactDetails(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model_version: int = Field(ge=1)
+    model_version: int | None = Field(ge=1)
+    """Of the model this was compiled from; None for a fitted estimator that no registry holds."""
     model_digest: str
-    """Digest of the files of the model this was compiled from."""
+    """Digest of the files, or of the estimator's arrays, that this was compiled from."""
     client_digest: str
     """SHA-256 of client.zip: a ciphertext names it, and another one's is refused."""
     circuit: Circuit
     verification: Verification
     agreement: Agreement | None = None
-    """None for a circuit that was not compared with a float model."""
+    """None for a circuit that was not compared with a float model: a tree's is not."""
     floor_ms: float | None = Field(default=None, gt=0)
     """Estimated milliseconds that one evaluation takes at least, on one core with AVX-512; None
     for a circuit that is not linear."""

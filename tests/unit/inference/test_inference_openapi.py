@@ -1,6 +1,7 @@
 """The OpenAPI document: what it must hold, and that the service does what it says."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +21,17 @@ from test_inference_process import Process
 
 from cloister_inference import protocol
 from cloister_inference.app import create_app
+from cloister_inference.endpoints.keys import KeyState
 from cloister_inference.options import Options
 from cloister_inference.problems import Problem
-from cloister_shared.open_inference import CLIENT_DIGEST, HEADER_LENGTH, encode_elements
+from cloister_shared.artifact import CLIENT_ZIP
+from cloister_shared.digests import digest_bytes, digest_file
+from cloister_shared.open_inference import (
+    CLIENT_DIGEST,
+    EVALUATION_KEY,
+    HEADER_LENGTH,
+    encode_elements,
+)
 from cloister_shared.registry import Registry
 
 OCTETS = "application/octet-stream"
@@ -55,7 +64,11 @@ def test_every_body_has_an_example(document: dict[str, Any]) -> None:
         bodies = [operation["requestBody"]] if "requestBody" in operation else []
         for status, response in operation["responses"].items():
             assert (
-                "content" in response or status == "304" or "/load" in label or "/unload" in label
+                "content" in response
+                or status in ("204", "304")
+                or label.startswith("put /v2/keys/")
+                or "/load" in label
+                or "/unload" in label
             )
             bodies.append(response)
         for body in bodies:
@@ -77,6 +90,7 @@ def test_every_example_is_what_it_stands_for(document: dict[str, Any]) -> None:
         "model_ready": protocol.ModelReady,
         "version_ready": protocol.ModelReady,
         "repository_index": list[protocol.IndexEntry],
+        "describe_key": KeyState,
     }
     requests: dict[str, Any] = {
         "repository_index": protocol.IndexRequest,
@@ -126,17 +140,43 @@ described = schemathesis.openapi.from_dict(
 
 
 @pytest.fixture(scope="module")
-def process(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    started = Process(artifacts, tmp_path_factory.mktemp("process"))
+def process(
+    artifacts: Path, tree_artifacts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Process]:
+    root = tmp_path_factory.mktemp("process")
+    for source in (artifacts, tree_artifacts / "artifacts"):
+        shutil.copytree(source, root / "artifacts", dirs_exist_ok=True)
+    started = Process(root / "artifacts", root, CLOISTER_KEYS_DIR=str(root / "keys"))
     yield started
     started.end()
 
 
 @dataclass
+class EvaluationKeys:
+    """Of the model ``tree``."""
+
+    content: bytes
+    client_digest: str
+
+    @property
+    def digest(self) -> str:
+        return digest_bytes(self.content)
+
+    def upload(self, url: str) -> None:
+        httpx.put(
+            f"{url}/v2/keys/{self.digest}",
+            content=self.content,
+            headers={CLIENT_DIGEST: self.client_digest, "Content-Type": OCTETS},
+            timeout=60,
+        ).raise_for_status()
+
+
+@dataclass
 class Ciphertexts:
-    """By model, with the digest that each was encrypted for."""
+    """By model, with the digest that each was encrypted for; and the keys that one model needs."""
 
     by_model: dict[str, tuple[bytes, str]]
+    keys: EvaluationKeys
 
     def fit(self, case: Case[Any]) -> None:
         """Make the parts of a request valid that should be, where no schema can say what is.
@@ -147,9 +187,11 @@ class Ciphertexts:
         path, headers = case.path_parameters, case.headers
         if "name" in path and valid(case, ParameterLocation.PATH):
             if len(path["name"]) % 2:
-                path["name"] = "digits"
+                path["name"] = "tree" if len(path["name"]) % 4 == 1 else "digits"
             if "version" in path and len(path["version"]) % 2:
                 path["version"] = "1"
+        if "sha256" in path:
+            self._fit_keys(case)
         if not case.operation.label.endswith("/infer"):
             return
         payload, digest = self.by_model.get(str(path.get("name")), self.by_model["digits"])
@@ -158,10 +200,23 @@ class Ciphertexts:
         if valid(case, ParameterLocation.HEADER):
             if CLIENT_DIGEST in headers or "version" not in path:
                 headers[CLIENT_DIGEST] = digest
+            headers.pop(EVALUATION_KEY, None)
+            if path.get("name") == "tree":
+                headers[EVALUATION_KEY] = self.keys.digest
             if HEADER_LENGTH in headers and valid(case, ParameterLocation.BODY):
                 header, data = framed([payload] * (1 + int(headers[HEADER_LENGTH]) % 4))
                 headers[HEADER_LENGTH] = str(len(header))
                 case.body = header + data
+
+    def _fit_keys(self, case: Case[Any]) -> None:
+        path, headers = case.path_parameters, case.headers
+        uploading = case.operation.method.upper() == "PUT"
+        if valid(case, ParameterLocation.PATH) and (uploading or path["sha256"][0] in "02468ace"):
+            path["sha256"] = self.keys.digest
+        if uploading and valid(case, ParameterLocation.HEADER):
+            headers[CLIENT_DIGEST] = self.keys.client_digest
+        if uploading and valid(case, ParameterLocation.BODY):
+            case.body = self.keys.content
 
 
 def valid(case: Case[Any], location: ParameterLocation) -> bool:
@@ -190,21 +245,35 @@ def framed(elements: list[bytes]) -> tuple[bytes, bytes]:
 
 @pytest.fixture(scope="module")
 def ciphertexts(
-    digits: Any, breast_cancer: Any, digits_rows: np.ndarray[Any, Any], digits_payload: bytes
+    digits: Any,
+    breast_cancer: Any,
+    digits_rows: np.ndarray[Any, Any],
+    digits_payload: bytes,
+    tree_artifacts: Path,
 ) -> Ciphertexts:
+    from concrete.ml.deployment import FHEModelClient  # noqa: PLC0415 - takes seconds
+
+    folder = tree_artifacts / "artifacts" / "tree" / "1"
+    tree = FHEModelClient(str(folder))
+    tree.generate_private_and_evaluation_keys()
+    keys = EvaluationKeys(tree.get_serialized_evaluation_keys(), digest_file(folder / CLIENT_ZIP))
+    row = np.array([[0.2, 0.5, 0.1, 0.1]])
     return Ciphertexts(
         {
             "digits": (digits_payload, digits.digest),
             "breast_cancer": (breast_cancer.encrypt(digits_rows[0][:30]), breast_cancer.digest),
-        }
+            "tree": (tree.quantize_encrypt_serialize(row), keys.client_digest),
+        },
+        keys,
     )
 
 
 @pytest.fixture
-def url(process: Process) -> str:
-    """Of the service, whose models an earlier test may have unloaded."""
-    for name in ("digits", "breast_cancer"):
+def url(process: Process, ciphertexts: Ciphertexts) -> str:
+    """Of the service, whose models and keys an earlier test may have unloaded and removed."""
+    for name in ciphertexts.by_model:
         httpx.post(f"{process.url}/v2/repository/models/{name}/load").raise_for_status()
+    ciphertexts.keys.upload(process.url)
     return process.url
 
 
@@ -227,6 +296,6 @@ def test_the_service_does_what_is_described(
 def test_valid_requests_were_among_them(answered: Counter[tuple[str, int]]) -> None:
     if not answered:
         pytest.skip("none were sent")
-    well = {label for label, status in answered if status == 200}
+    well = {label for label, status in answered if status in (200, 204)}
     assert well == {label for label, _ in answered}
     assert min(answered[label, 200] for label in well if label.endswith("/infer")) >= 10

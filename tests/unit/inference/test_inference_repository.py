@@ -38,6 +38,7 @@ def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) ->
             "reference": True,
             "evaluator": "native",
             "evaluator_reason": f"{kernels()[0]}: equal to Concrete's run on 4 inputs",
+            "evaluation_key_bytes": 0,
         },
     }
     assert service.get("/v2/models/digits").json() == expected

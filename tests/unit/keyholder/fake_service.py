@@ -84,6 +84,7 @@ class FakeService:
                 "input_bytes": self.details.circuit.input_bytes,
                 "output_bytes": self.details.circuit.output_bytes,
                 "reference": self.publish_reference,
+                "evaluation_key_bytes": 0,
             },
         }
 

@@ -103,6 +103,10 @@ def keyswitch_key(specs: Json) -> None:
     specs["keyset"]["lweKeyswitchKeys"] = [{"id": 0}]
 
 
+def packing_key(specs: Json) -> None:
+    specs["keyset"]["packingKeyswitchKeys"] = [{"id": 0}]
+
+
 def two_circuits(specs: Json) -> None:
     specs["circuits"] *= 2
 
@@ -164,8 +168,9 @@ HOSTILE: dict[Callable[[Json], None], str] = {
     ternary_key: "keyType",
     another_key: "not of the secret key",
     second_key: "2 secret keys",
-    bootstrap_key: "evaluation keys",
-    keyswitch_key: "evaluation keys",
+    bootstrap_key: "lweBootstrapKeys",
+    keyswitch_key: "lweKeyswitchKeys",
+    packing_key: "packingKeyswitchKeys",
     two_circuits: "2 circuits",
     no_circuit: "0 circuits",
     two_inputs: "one input",

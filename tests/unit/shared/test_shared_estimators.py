@@ -4,7 +4,7 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import ESTIMATORS, estimator
+from cloister_shared.estimators import ESTIMATORS, estimator, federated_estimator
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -18,3 +18,11 @@ def test_a_row_names_a_class_of_scikit_learn(name: str) -> None:
 def test_an_unknown_estimator_lists_those_there_are() -> None:
     with pytest.raises(CloisterError, match=r"'GaussianNB' .*LogisticRegression"):
         estimator("GaussianNB")
+
+
+def test_only_linear_estimators_are_trained_across_sites() -> None:
+    assert federated_estimator("LogisticRegression").family == "linear"
+    with pytest.raises(CloisterError, match=r"'DecisionTreeClassifier'.*LogisticRegression$"):
+        federated_estimator("DecisionTreeClassifier")
+    with pytest.raises(CloisterError, match="GaussianNB"):
+        federated_estimator("GaussianNB")

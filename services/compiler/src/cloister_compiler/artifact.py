@@ -5,7 +5,7 @@ import logging
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -100,15 +100,8 @@ def publish_artifact(
             "libraries": libraries,
         }
     )
-    published = artifacts.published_from(name, inputs_digest)
-    if published:
-        number = published.manifest.version
-        log.info("version %d of %s is compiled already", number, name)
-        in_use = artifacts.adopt(name, number)
-        if in_use.manifest.version != number:
-            log.info(
-                "version %d stays in use (rolled back from %d)", in_use.manifest.version, number
-            )
+    in_use = adopt(artifacts, name, inputs_digest)
+    if in_use:
         return in_use
 
     def write(folder: Path) -> dict[str, Any]:
@@ -117,9 +110,9 @@ def publish_artifact(
         compiled = compile_model(card, drop_features(card, weights, full, rows), rows)
         agreement = measure_agreement(compiled.reference, synthetic_rows(weights.coef))
         check_tolerance(agreement, precision, full.bits)
-        _export(compiled, card, folder)
+        export(compiled.model, card, compiled.reference.features.tolist(), folder)
         form = payload_form(folder, len(compiled.reference.features))
-        circuit = _circuit(folder, full.bits, card, form)
+        circuit = describe_circuit(folder, full.bits, card, form)
         check_range(compiled.reference, circuit)
         verification = _verify(folder, compiled, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
@@ -144,22 +137,50 @@ def publish_artifact(
     return artifact
 
 
-def _export(compiled: CompiledModel, card: ModelCard, folder: Path) -> None:
+def adopt(artifacts: Registry, name: str, inputs_digest: str) -> Version | None:
+    """Put what is published from these inputs into use, unless it was rolled back from.
+
+    Returns:
+        The artifact in use; None where nothing is published from them.
+
+    Raises:
+        CloisterError: the artifact to be used is damaged.
+    """
+    published = artifacts.published_from(name, inputs_digest)
+    if published is None:
+        return None
+    number = published.manifest.version
+    log.info("version %d of %s is compiled already", number, name)
+    in_use = artifacts.adopt(name, number)
+    if in_use.manifest.version != number:
+        log.info("version %d stays in use (rolled back from %d)", in_use.manifest.version, number)
+    return in_use
+
+
+def export(model: Any, card: ModelCard, features: Sequence[int], folder: Path) -> None:
+    """Write client.zip, with the card and the features in it, server.zip and the card.
+
+    Args:
+        model: a compiled concrete.ml.sklearn model.
+        card: of the model.
+        features: ascending indices of the card's features that the circuit takes.
+        folder: where the files go.
+    """
     # FHEModelDev insists on an empty folder of its own.
     with tempfile.TemporaryDirectory(dir=folder) as aside:
-        FHEModelDev(aside, compiled.model).save()
+        FHEModelDev(aside, model).save()
         for name in (CLIENT_ZIP, SERVER_ZIP):
             shutil.move(Path(aside) / name, folder / name)
     text = card.model_dump_json(indent=2)
     (folder / CARD).write_text(text)
-    features = compiled.reference.features.tolist()
     with zipfile.ZipFile(folder / CLIENT_ZIP, "a") as archive:
         archive.writestr(CARD, text)
         if len(features) < card.data.n_features:
-            archive.writestr(CIRCUIT, json.dumps({"features": features}))
+            archive.writestr(CIRCUIT, json.dumps({"features": list(features)}))
 
 
-def _circuit(folder: Path, bits: Bits, card: ModelCard, form: PayloadForm) -> Circuit:
+def describe_circuit(folder: Path, bits: Bits, card: ModelCard, form: PayloadForm) -> Circuit:
+    """Describe the circuit whose client.zip is in ``folder``."""
     with zipfile.ZipFile(folder / CLIENT_ZIP) as archive:
         specs = json.loads(archive.read("client.specs.json"))
     (circuit,) = specs["circuits"]

@@ -1,5 +1,6 @@
 """The fixed form of serialised inputs, to which the inference service holds every input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +51,28 @@ def payload_form(folder: Path, n_features: int) -> PayloadForm:
             raise CloisterError(
                 "this circuit needs evaluation keys; only linear models can be served"
             )
+    template, offset, data_bytes = input_form(payloads, n_features)
+    (evaluation_keys,) = key_sets
+    output = FHEModelServer(str(folder)).run(payloads[0], evaluation_keys)
+    return PayloadForm(template, offset, data_bytes, len(output), evaluation_keys)
+
+
+def input_form(payloads: Sequence[bytes], n_features: int) -> tuple[bytes, int, int]:
+    """Find the form of a circuit's inputs by seeing which bytes of several differ.
+
+    Args:
+        payloads: encryptions of the same values, each with randomness of its own.
+        n_features: inputs of the circuit.
+
+    Returns:
+        An input whose ciphertexts' own bytes are zero, where these begin, and how many they are.
+
+    Raises:
+        CloisterError: the inputs differ in length or outside the ciphertexts' own bytes, or not at
+            all.
+    """
     if len({len(payload) for payload in payloads}) != 1:
         raise CloisterError("inputs of this circuit differ in length")
-
     stacked = np.stack([np.frombuffer(payload, dtype=np.uint8) for payload in payloads])
     differing = np.flatnonzero((stacked != stacked[0]).any(axis=0))
     if not differing.size:
@@ -62,6 +82,4 @@ def payload_form(folder: Path, n_features: int) -> PayloadForm:
     if differing[-1] >= offset + data_bytes:
         raise CloisterError("inputs of this circuit differ outside their ciphertexts")
     stacked[:, offset : offset + data_bytes] = 0
-    (evaluation_keys,) = key_sets
-    output = FHEModelServer(str(folder)).run(payloads[0], evaluation_keys)
-    return PayloadForm(stacked[0].tobytes(), offset, data_bytes, len(output), evaluation_keys)
+    return stacked[0].tobytes(), offset, data_bytes

@@ -18,6 +18,7 @@ from cloister_inference.body import HeldBytes
 from cloister_inference.data_plane import DataPlane
 from cloister_inference.endpoints import ROUTERS, inference
 from cloister_inference.endpoints.access import Authentication, count_request
+from cloister_inference.evaluation_keys import EvaluationKeys
 from cloister_inference.evaluators import Evaluators
 from cloister_inference.lifecycle import Lifecycle
 from cloister_inference.metrics import Metrics
@@ -71,11 +72,14 @@ def create_app(
             repository = Repository(registry, load, metrics, keep=options.loaded_versions)
             with Evaluators(options.threads, options.queue, metrics) as evaluators:
                 app.state.data_plane = DataPlane(repository, evaluators, options, metrics)
+                app.state.evaluation_keys = EvaluationKeys(repository, options.keys)
+                sweeping = asyncio.create_task(app.state.evaluation_keys.sweep())
                 poller = Poller(repository.look, options.poll_seconds).start()
                 log.info("serving with %d threads", options.threads)
                 try:
                     yield
                 finally:
+                    sweeping.cancel()
                     await asyncio.to_thread(poller.stop)
 
     app = _Application(

@@ -1,7 +1,7 @@
 """Bodies within limits: reading a request's, and what is held in memory of all."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect, Request
@@ -127,6 +127,58 @@ def stated_length(request: Request, limit: int) -> int:
     return length
 
 
+class Body:
+    """The pieces of a body as they arrive."""
+
+    def __init__(self, request: Request, length: int, seconds: float) -> None:
+        """Read the body of a request.
+
+        Args:
+            request: whose body was not yet read.
+            length: that it must have, in bytes.
+            seconds: the longest that it may take to arrive.
+        """
+        self._request = request
+        self._length = length
+        self._seconds = seconds
+        self.complete = False
+        """Whether all of it has come."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces.
+
+        Raises:
+            TooLargeError, MalformedRequestError, TooSlowError: as ``read_body``.
+        """
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        stream = self._request.stream()
+        received = 0
+        while True:
+            try:
+                # The time that whoever takes the pieces needs is not cut short.
+                async with asyncio.timeout_at(deadline):
+                    piece = await anext(stream, None)
+            except TimeoutError:
+                raise TooSlowError(
+                    f"the body did not arrive within {self._seconds:.3g} s"
+                ) from None
+            except ClientDisconnect:
+                raise MalformedRequestError("the connection ended before the body did") from None
+            if piece is None:
+                break
+            received += len(piece)
+            if received > self._length:
+                raise TooLargeError(
+                    f"the body is longer than its Content-Length of {self._length} bytes"
+                )
+            yield piece
+        if received != self._length:
+            raise MalformedRequestError(
+                f"the body has {received} bytes, Content-Length says {self._length}"
+            )
+        self.complete = True
+
+
 async def read_body(
     request: Request, limit: int, *, seconds: float = BODY_SECONDS, held: HeldBytes | None = None
 ) -> bytes:
@@ -149,23 +201,12 @@ async def read_body(
     held = held or HeldBytes()
     body = bytearray()
     try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                if len(body) + len(chunk) > length:
-                    raise TooLargeError(
-                        f"the body is longer than its Content-Length of {length} bytes"
-                    )
-                held.check_room(len(chunk))
-                held.add(len(chunk))
-                body += chunk
-    except TimeoutError:
-        raise TooSlowError(f"the body did not arrive within {seconds:.3g} s") from None
-    except ClientDisconnect:
-        raise MalformedRequestError("the connection ended before the body did") from None
+        async for piece in Body(request, length, seconds):
+            held.check_room(len(piece))
+            held.add(len(piece))
+            body += piece
     finally:
         held.release(len(body))
-    if len(body) != length:
-        raise MalformedRequestError(f"the body has {len(body)} bytes, Content-Length says {length}")
     return bytes(body)
 
 

@@ -181,33 +181,66 @@ class EncryptedCircuit:
 
     name = "concrete"
 
-    def __init__(self, library: Library, name: str, evaluation_keys: ServerKeyset) -> None:
+    def __init__(
+        self, library: Library, circuit_name: str, evaluation_keys: ServerKeyset | None = None
+    ) -> None:
+        """Take a circuit from a library; without evaluation keys it cannot be evaluated."""
         self._library = library
-        self._name = name
         self._evaluation_keys = evaluation_keys
+        self.circuit_name = circuit_name
+        """Of the circuit in its library."""
+        self._without_keys: EncryptedCircuit | None = None
+
+    def with_keys(self, evaluation_keys: bytes) -> "EncryptedCircuit":
+        """Return the same circuit with evaluation keys.
+
+        Args:
+            evaluation_keys: a serialised set of the circuit's form; anything else may raise
+                RuntimeError, or never return.
+        """
+        bound = EncryptedCircuit(
+            self._library, self.circuit_name, ServerKeyset.deserialize(evaluation_keys)
+        )
+        # What is released with this circuit, the library's files for example, is still needed.
+        bound._without_keys = self
+        return bound
 
     def evaluate(self, payload: bytes) -> bytes:
         """Evaluate one serialised input and return the serialised output.
 
         Args:
             payload: of the circuit's form; anything else may raise, or never return.
+
+        Raises:
+            RuntimeError: the circuit has no evaluation keys.
         """
+        if self._evaluation_keys is None:
+            raise RuntimeError("this circuit has no evaluation keys yet")
         # A circuit object keeps state during a call: shared by threads it gives wrong results.
-        circuit = ServerProgram(self._library, False).get_server_circuit(self._name)
+        circuit = ServerProgram(self._library, False).get_server_circuit(self.circuit_name)
         (output,) = circuit.call([TransportValue.deserialize(payload)], self._evaluation_keys)
         result: bytes = output.serialize()
         return result
 
 
+def open_circuit(library_dir: Path, name: str) -> EncryptedCircuit:
+    """Return a circuit that was compiled to a folder, without evaluation keys.
+
+    Raises:
+        RuntimeError: there is no library in the folder.
+    """
+    return EncryptedCircuit(Library(str(library_dir)), name)
+
+
 def compile_circuit(
-    server_zip: bytes, client_zip: bytes, evaluation_keys: bytes, library_dir: Path
+    server_zip: bytes, client_zip: bytes, evaluation_keys: bytes | None, library_dir: Path
 ) -> EncryptedCircuit:
     """Compile the circuit of an artifact.
 
     Args:
         server_zip: Concrete ML's server side, as MLIR.
         client_zip: Concrete ML's client side, with whose parameters inputs are encrypted.
-        evaluation_keys: a serialised set.
+        evaluation_keys: the serialised empty set; None for a circuit that needs keys.
         library_dir: an empty folder for the compiled library; it must stay while the circuit is
             in use.
 
@@ -234,7 +267,8 @@ def compile_circuit(
         name = _check_parameters(
             json.loads(library.get_program_info().serialize()), json.loads(client[CLIENT_SPECS])
         )
-        return EncryptedCircuit(library, name, ServerKeyset.deserialize(evaluation_keys))
+        circuit = EncryptedCircuit(library, name)
+        return circuit if evaluation_keys is None else circuit.with_keys(evaluation_keys)
     except (*damage, KeyError, TypeError, ValueError) as error:
         raise CloisterError(f"the circuit cannot be compiled: {error}") from error
 

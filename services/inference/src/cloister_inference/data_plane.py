@@ -93,6 +93,7 @@ class DataPlane:
                 reference=model.reference is not None,
                 evaluator=model.circuit.name,
                 evaluator_reason=model.evaluation.reason,
+                evaluation_key_bytes=model.keyed.form.length if model.keyed else 0,
             ),
         )
 

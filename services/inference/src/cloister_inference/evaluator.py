@@ -15,6 +15,8 @@ COMPARED = 4
 """Random inputs that go through both evaluators when a version is loaded. A wrong weight, bias or
 word changes the result of any one of them, but for a chance of 2^-64."""
 
+NEEDS_KEYS = "the circuit needs evaluation keys, and the native evaluator is for linear circuits"
+
 log = logging.getLogger(__name__)
 
 
@@ -76,6 +78,17 @@ def choose_evaluator(
         raise CloisterError(f"CLOISTER_EVALUATOR=native, but {problem}")
     log.warning("Concrete's run serves, since %s", problem)
     return Choice(concrete, problem)
+
+
+def keyed_evaluator(setting: EvaluatorSetting, concrete: Evaluator) -> Choice:
+    """Return Concrete's evaluator for a circuit that needs evaluation keys, and so is not linear.
+
+    Raises:
+        CloisterError: the native evaluator is asked for.
+    """
+    if setting == "native":
+        raise CloisterError(f"CLOISTER_EVALUATOR=native, but {NEEDS_KEYS}")
+    return Choice(concrete, NEEDS_KEYS)
 
 
 def _agreeing(

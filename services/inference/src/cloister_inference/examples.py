@@ -6,6 +6,7 @@ from typing import Any
 from cloister_shared.open_inference import CLIENT_DIGEST_PARAMETER, INPUT_NAME, OUTPUT_NAME
 
 DIGEST = "b7e23ec29af22b0b4e41da31e868d57226121c84c0c5cf28cad7e7a7a3c0f1d5"
+KEY_DIGEST = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
 
 SERVER = {
     "name": "cloister",
@@ -32,6 +33,7 @@ MODEL = {
         "input_bytes": 1800,
         "output_bytes": 108264,
         "reference": True,
+        "evaluation_key_bytes": 0,
         "evaluator": "native",
         "evaluator_reason": "avx512: equal to Concrete's run on 4 inputs",
     },
@@ -46,6 +48,13 @@ INDEX = [
         "reason": "/artifacts/digits/3/server.zip is not what was published: ...",
     },
 ]
+KEY = {
+    "sha256": KEY_DIGEST,
+    "client_digest": DIGEST,
+    "bytes": 63121248,
+    "created": "2026-01-05T09:00:00Z",
+    "used": "2026-01-06T17:00:00Z",
+}
 INDEX_REQUESTS = {
     "all": {"summary": "All versions", "value": {}},
     "ready": {"summary": "Those that are loaded", "value": {"ready": True}},
@@ -122,4 +131,34 @@ REPOSITORY_PROBLEMS = PROBLEMS | {
     404: {"detail": "there is no model digits; POST /v2/repository/index lists what there is"},
     413: {"detail": "the body is larger than the 16384 bytes that are taken here"},
     415: {"detail": "send the body without a Content-Encoding"},
+}
+_STORE_DETAIL = "the service's store of evaluation keys cannot be used; its log says why"
+KEY_PROBLEMS = PROBLEMS | {
+    400: {"detail": "path.sha256: String should match pattern '^[0-9a-f]{64}$'"},
+    404: {
+        "detail": f"you have no evaluation keys {KEY_DIGEST}: they were never uploaded, were "
+        f"deleted, or were not used for long; PUT them to /v2/keys/{KEY_DIGEST}"
+    },
+    503: {"detail": _STORE_DETAIL, "ready": False},
+}
+UPLOAD_PROBLEMS = KEY_PROBLEMS | {
+    400: {
+        "detail": "these are not evaluation keys of version 2 of digits: make them with this "
+        "version's client.zip"
+    },
+    404: {
+        "detail": f"no model has the client.zip '{DIGEST}'; GET /v2/models/{{name}} states the "
+        "digest of each version's"
+    },
+    408: {"detail": "the body did not arrive within 600 s"},
+    409: {
+        "detail": f"these evaluation keys belong to the client.zip {DIGEST}, not to {'0' * 64}: "
+        "make keys with this version's client.zip and upload them"
+    },
+    413: {"detail": "the body is larger than the 268435456 bytes that are taken here"},
+    415: {"detail": "send evaluation keys without a Content-Encoding: they do not compress"},
+    507: {
+        "detail": "the service's disk for evaluation keys is full: try again later, or tell "
+        "whoever runs it"
+    },
 }

@@ -3,21 +3,24 @@
 import shutil
 import tempfile
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from cloister_inference.circuit import compile_circuit
+from cloister_inference.circuit import EncryptedCircuit, compile_circuit
 from cloister_inference.evaluator import (
     Choice,
     Evaluator,
     EvaluatorSetting,
     choose_evaluator,
+    keyed_evaluator,
 )
+from cloister_inference.key_form import KeyForm
 from cloister_inference.payload import PayloadForm
 from cloister_shared.artifact import (
     CLIENT_ZIP,
+    EVALUATION_KEY_FORM,
     EVALUATION_KEYS,
     INPUT_TEMPLATE,
     LINEAR,
@@ -41,6 +44,19 @@ class Download:
 
 
 @dataclass(frozen=True)
+class KeyedCircuit:
+    """What is needed to take evaluation keys in, of a circuit that needs them."""
+
+    form: KeyForm
+    circuit: EncryptedCircuit
+    """Without keys."""
+    library_dir: Path
+    """Where the compiled library is, which others may open."""
+    input_template: bytes
+    """An input to evaluate."""
+
+
+@dataclass(frozen=True)
 class Model:
     """One version of one model."""
 
@@ -51,15 +67,23 @@ class Model:
     reference: Download | None
     form: PayloadForm
     evaluation: Choice
+    keyed: KeyedCircuit | None = None
+    """Where the circuit needs evaluation keys: until ``with_evaluator`` it has none."""
 
     @property
     def circuit(self) -> Evaluator:
         """What evaluates this version."""
         return self.evaluation.evaluator
 
+    def with_evaluator(self, evaluator: Evaluator) -> "Model":
+        """Return the same version, evaluated by another evaluator."""
+        return replace(self, evaluation=replace(self.evaluation, evaluator=evaluator))
+
 
 def load_model(published: Version, work_dir: Path, evaluator: EvaluatorSetting = "auto") -> Model:
     """Verify and compile a published version, and choose its evaluator.
+
+    It is evaluated once where that needs no keys.
 
     Args:
         published: an artifact.
@@ -96,14 +120,22 @@ def _load(published: Version, library_dir: Path, evaluator: EvaluatorSetting) ->
     client, template = read(CLIENT_ZIP), read(INPUT_TEMPLATE).content
     if client.digest != details.client_digest:
         raise CloisterError("the manifest names two digests for client.zip")
+    keys = details.circuit.evaluation_keys
     circuit = compile_circuit(
-        read(SERVER_ZIP).content, client.content, read(EVALUATION_KEYS).content, library_dir
+        read(SERVER_ZIP).content,
+        client.content,
+        None if keys else read(EVALUATION_KEYS).content,
+        library_dir,
     )
     # An evaluation may outlast the model's place in the repository, and needs the library.
     weakref.finalize(circuit, shutil.rmtree, library_dir, ignore_errors=True)
     form = PayloadForm(template, details.circuit)
-    _evaluate_once(circuit, template, details.circuit.output_bytes)
-    linear = _linear(published, details) if LINEAR in files else None
+    keyed = None
+    if keys:
+        key_form = KeyForm(keys, read(EVALUATION_KEY_FORM).content)
+        keyed = KeyedCircuit(key_form, circuit, library_dir, template)
+    else:
+        _evaluate_once(circuit, template, details.circuit.output_bytes)
     return Model(
         name=published.manifest.name,
         version=published.manifest.version,
@@ -111,9 +143,23 @@ def _load(published: Version, library_dir: Path, evaluator: EvaluatorSetting) ->
         client=client,
         reference=read(REFERENCE) if REFERENCE in files else None,
         form=form,
-        evaluation=choose_evaluator(
-            evaluator, circuit, linear, details.circuit.input_data_offset, form.random
-        ),
+        evaluation=_choose(evaluator, published, details, circuit, form),
+        keyed=keyed,
+    )
+
+
+def _choose(
+    setting: EvaluatorSetting,
+    published: Version,
+    details: ArtifactDetails,
+    circuit: EncryptedCircuit,
+    form: PayloadForm,
+) -> Choice:
+    if details.circuit.evaluation_keys:
+        return keyed_evaluator(setting, circuit)
+    linear = _linear(published, details) if LINEAR in published.manifest.files else None
+    return choose_evaluator(
+        setting, circuit, linear, details.circuit.input_data_offset, form.random
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from cloister_inference import examples, protocol
 from cloister_inference.problems import MEDIA_TYPE, Problem
-from cloister_shared.open_inference import CLIENT_DIGEST, HEADER_LENGTH
+from cloister_shared.open_inference import CLIENT_DIGEST, EVALUATION_KEY, HEADER_LENGTH
 
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 """What needs no API key: gateways and Compose ask for it, and it tells nothing."""
@@ -37,6 +37,11 @@ A ciphertext fits one `client.zip` alone. So a request states the SHA-256 of its
 header `{CLIENT_DIGEST}` or the request parameter `client_digest`, or names the version in its
 address.
 
+Some models need evaluation keys, which decrypt nothing: their metadata says so
+(`evaluation_key_bytes`). Whoever queries one makes them with its `client.zip`, puts them at
+`/v2/keys/{{sha256}}` once, and states that SHA-256 with each request, by the HTTP header
+`{EVALUATION_KEY}` or the request parameter `evaluation_key`.
+
 Every error is a problem (RFC 9457) whose `detail` says what is wrong and what to do; the same text
 is in the protocol's member `error`.
 """
@@ -44,6 +49,7 @@ TAGS = [
     {"name": "server", "description": "What the server is, and whether it lives and is ready."},
     {"name": "models", "description": "What models take and give, and what key holders need."},
     {"name": "inference", "description": "Encrypted evaluation."},
+    {"name": "keys", "description": "Evaluation keys, for models that need them; by their owner."},
     {"name": "repository", "description": "Which versions are loaded; loading and unloading."},
 ]
 
@@ -241,10 +247,11 @@ INFERENCE = _binary(
     },
 ) | _problems(
     {
-        400: "The request or a ciphertext is malformed, or nothing says what it was encrypted for.",
-        404: _UNKNOWN,
+        400: "The request or a ciphertext is malformed, or nothing says what it was encrypted for; "
+        "or evaluation keys are needed and not stated, or stated and not needed.",
+        404: f"{_UNKNOWN} Or the caller owns no such evaluation keys.",
         408: "The body takes too long to arrive.",
-        409: "The input was encrypted for another client.zip.",
+        409: "The input was encrypted for another client.zip, or the evaluation keys made for it.",
         411: "The request does not state the length of its body.",
         413: "The body or the batch is too large.",
         415: "The body is neither a raw ciphertext nor in the binary tensor extension.",
@@ -271,6 +278,47 @@ INFERENCE_REQUEST: dict[str, Any] = {
                         examples.FRAMED_REQUEST,
                     ),
                 },
+            }
+        },
+    }
+}
+
+_NOT_OWNED = "The caller owns no such evaluation keys."
+_STORE = "The store of evaluation keys cannot be used; the detail says what to do."
+_KEY = {400: "The address is no SHA-256.", 404: _NOT_OWNED, 503: _STORE}
+_LOCATION = {"Location": {"description": "Their address.", "schema": {"type": "string"}}}
+
+KEY = _answer("What is known of them.", examples.KEY) | _problems(_KEY, examples.KEY_PROBLEMS)
+_REMOVED: Responses = {204: {"description": "They are removed."}}
+KEY_REMOVAL = _REMOVED | _problems(_KEY, examples.KEY_PROBLEMS)
+_KEPT: Responses = {
+    200: {"description": "The caller owned them already.", "headers": _LOCATION},
+    201: {"description": "They are verified and kept.", "headers": _LOCATION},
+}
+KEY_UPLOAD = _KEPT | _problems(
+    {
+        400: "The bytes have another SHA-256 or are not evaluation keys of the client.zip, no "
+        "client.zip is stated, or its model needs no evaluation keys.",
+        404: "No model has this client.zip, or its model is unloaded.",
+        408: "The body takes too long to arrive.",
+        409: "The caller owns the same keys for another client.zip.",
+        411: "The request does not state the length of its body.",
+        413: "Sets of this length are not taken.",
+        415: f"The body is not {OCTETS}, or is compressed.",
+        503: f"{_UNAVAILABLE} Or: {_STORE}",
+        507: "The caller's quota, or the disk, is full; the detail says which and what to do.",
+    },
+    examples.UPLOAD_PROBLEMS,
+)
+KEY_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A serialised set of evaluation keys, made with the client.zip whose "
+        f"SHA-256 the header {CLIENT_DIGEST} states.",
+        "content": {
+            OCTETS: {
+                "schema": {"type": "string", "format": "binary"},
+                "examples": {"keys": _shown("A set", "<63121248 bytes>")},
             }
         },
     }

@@ -1,8 +1,25 @@
 """How a process serves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from cloister_inference.evaluator import EvaluatorSetting
+
+
+@dataclass(frozen=True)
+class KeyOptions:
+    """Where evaluation keys are kept, and how many."""
+
+    dir: Path = Path("evaluation-keys")
+    """On a volume that all replicas share."""
+    key_bytes: int = 256 << 20
+    """That one set may have."""
+    quota_bytes: int = 1 << 30
+    """That the sets of one owner may have together."""
+    days: float = 30
+    """Since the last use after which a set is removed."""
+    cache_bytes: int = 2 << 30
+    """Memory for sets in use."""
 
 
 @dataclass(frozen=True)
@@ -25,3 +42,5 @@ class Options:
     """Whether clients may load and unload models."""
     evaluator: EvaluatorSetting = "auto"
     """Which one is asked for."""
+    keys: KeyOptions = field(default_factory=KeyOptions)
+    """Where evaluation keys are kept, and how many."""

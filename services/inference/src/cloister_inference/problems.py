@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 MEDIA_TYPE = "application/problem+json"
@@ -119,6 +120,12 @@ class MediaTypeError(ProblemError):
     """The body is of a type or encoding that the service does not read."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class InsufficientStorageError(ProblemError):
+    """What is uploaded has no room: the owner's quota or the disk is full."""
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
 
 
 class BatchAboveRateError(ProblemError):
@@ -230,15 +237,17 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        detail = str(error.detail)
+        detail, headers = str(error.detail), error.headers
         if error.status_code == HTTPStatus.NOT_FOUND:
             detail = (
                 f"there is nothing at {request.url.path}; GET /openapi.json lists what there is"
             )
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("Allow", "another method")
-            detail = f"{request.method} is not possible at {request.url.path}; use {allowed}"
-        return _response(error.status_code, detail, error.headers)
+            headers = {"Allow": _allowed(request)}
+            detail = (
+                f"{request.method} is not possible at {request.url.path}; use {headers['Allow']}"
+            )
+        return _response(error.status_code, detail, headers)
 
     @app.exception_handler(Exception)
     async def _defect(_request: Request, _error: Exception) -> Response:
@@ -247,6 +256,18 @@ def install_handlers(app: FastAPI) -> None:
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "the service failed to answer this request; its log says why",
         )
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods that an address has, in alphabetical order.
+
+    Starlette names only those of the first endpoint there.
+    """
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(methods))
 
 
 class _ClosingResponse(Response):

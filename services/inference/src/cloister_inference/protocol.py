@@ -78,6 +78,8 @@ class RequestParameters(BaseModel):
     """Microseconds after which the request is given up; 0 leaves it to the service. Its source is
     https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_schedule_policy.md
     """
+    evaluation_key: str | None = Field(default=None, pattern=DIGEST_PATTERN)
+    """SHA-256 of the evaluation keys to evaluate with."""
     binary_data_output: Literal[True] = True
 
 
@@ -167,6 +169,8 @@ class ModelParameters(BaseModel):
     """What evaluates this version: ``native`` or ``concrete``."""
     evaluator_reason: str
     """Why this one."""
+    evaluation_key_bytes: int
+    """Length of the evaluation keys to upload before the first request; 0 where none are needed."""
 
 
 class ModelMetadata(BaseModel):

@@ -144,6 +144,27 @@ class Repository:
                 return sorted(loaded)
             raise unreadable from error
 
+    def by_client(self, digest: str) -> Model | None:
+        """Return a model by the SHA-256 of its client.zip, or None where there is none.
+
+        Raises:
+            UnknownError: it was unloaded.
+            UnavailableError: it cannot be served, or the registry cannot be read.
+        """
+        with self._lock:
+            for model in self._models.values():
+                if model.client.digest == digest:
+                    return model
+        try:
+            names = self._registry.names()
+        except OSError as error:
+            raise self._unreadable(error) from error
+        for name in names:
+            for version in reversed(self.versions(name)):
+                if self._client_digest(name, version) == digest:
+                    return self.get(name, str(version))
+        return None
+
     def states(self) -> list[State]:
         """Return the state of every version of every model, loading none for it.
 
@@ -384,6 +405,13 @@ class Repository:
                 return str(_unloaded(name))
         refusal = self._refusal(name, version)
         return NOT_LOADED if refusal is None else refusal.reason
+
+    def _client_digest(self, name: str, version: int) -> object:
+        """Return what a version's manifest says; None where it cannot be read."""
+        try:
+            return self._registry.open(name, version).manifest.details.get("client_digest")
+        except (CloisterError, OSError):
+            return None
 
     def _check_not_unloaded(self, name: str) -> None:
         with self._lock:

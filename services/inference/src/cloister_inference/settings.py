@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from cloister_inference.evaluator import EvaluatorSetting
-from cloister_inference.options import Options
+from cloister_inference.options import KeyOptions, Options
 from cloister_shared.service import ServiceSettings, worker_threads
 
 
@@ -55,6 +55,17 @@ class Settings(ServiceSettings):
     tls_key: Path | None = None
     """PEM file with the certificate's private key."""
 
+    keys_dir: Path = Path("evaluation-keys")
+    """Folder for evaluation keys, written; on a volume that all replicas share."""
+    key_bytes: int = Field(default=256 << 20, ge=1)
+    """Bytes that one set of evaluation keys may have."""
+    key_quota_bytes: int = Field(default=1 << 30, ge=0)
+    """Bytes that the evaluation keys of one owner may have together; 0 takes none."""
+    key_days: float = Field(default=30, gt=0, allow_inf_nan=False)
+    """Days since their last use after which evaluation keys are removed."""
+    key_cache_bytes: int = Field(default=2 << 30, ge=0)
+    """Memory for evaluation keys that were used last; what is in use may exceed it."""
+
     @model_validator(mode="after")
     def _a_batch_fits_the_queue(self) -> Self:
         if self.queue < self.max_batch:
@@ -82,4 +93,11 @@ class Settings(ServiceSettings):
             poll_seconds=self.poll_seconds,
             model_control=self.model_control,
             evaluator=self.evaluator,
+            keys=KeyOptions(
+                dir=self.keys_dir,
+                key_bytes=self.key_bytes,
+                quota_bytes=self.key_quota_bytes,
+                days=self.key_days,
+                cache_bytes=self.key_cache_bytes,
+            ),
         )

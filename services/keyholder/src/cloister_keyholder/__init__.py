@@ -16,6 +16,7 @@ from cloister_keyholder.errors import (
 )
 from cloister_keyholder.model import EncryptedModel
 from cloister_keyholder.pipeline import Answer, Limits
+from cloister_keyholder.stored_key import KeyFolder
 
 __all__ = [
     "Answer",
@@ -26,6 +27,7 @@ __all__ = [
     "InvalidClientPackage",
     "InvalidResult",
     "InvalidSamples",
+    "KeyFolder",
     "KeyUnusable",
     "KeyholderError",
     "Limits",

@@ -21,8 +21,9 @@ from cloister_keyholder.progress import show_progress
 from cloister_keyholder.report import render, write_report
 from cloister_keyholder.samples import read_csv, read_held_out
 from cloister_keyholder.settings import Settings
+from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.waiting import wait_for_model
-from cloister_shared.classification import class_indices, probabilities
+from cloister_shared.classification import class_indices
 from cloister_shared.service import run_service
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def predict(
             return
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(encrypted.card.data.classes)
-        writer.writerows(probabilities(scores).tolist())
+        writer.writerows(encrypted.probabilities(scores).tolist())
 
 
 @app.command()
@@ -212,6 +213,7 @@ def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
         limits=Limits(settings.processes, settings.connections, settings.batch),
         api_key=read_api_key(settings.api_key_path),
         ca_path=settings.ca_path,
+        key_folder=KeyFolder(settings.key_store_dir, settings.key_rotate_days),
     )
 
 

@@ -21,8 +21,8 @@ from cloister_keyholder.model import (
     decision,
 )
 from cloister_keyholder.pipeline import Answer, Limits
+from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.transport import AsyncTransport
-from cloister_shared.classification import probabilities
 from cloister_shared.reference import Reference
 from cloister_shared.scaling import OutOfBounds
 
@@ -49,6 +49,7 @@ class AsyncEncryptedModel(LocalModel):
         limits: on processes that encrypt, on requests at a time and on queries in a request.
         api_key: of the service, where it needs one.
         ca_path: PEM file with the CA certificates that are trusted for https.
+        key_folder: for the stored keys of models that need evaluation keys.
 
     Raises:
         KeyholderError: ``url`` is no address, or the API key or ``ca_path`` cannot be used; from
@@ -67,6 +68,7 @@ class AsyncEncryptedModel(LocalModel):
         limits: Limits | None = None,
         api_key: str | None = None,
         ca_path: Path | None = None,
+        key_folder: KeyFolder | None = None,
     ) -> None:
         self._transport = AsyncTransport(
             url,
@@ -75,7 +77,7 @@ class AsyncEncryptedModel(LocalModel):
             api_key=api_key,
             ca_path=ca_path,
         )
-        super().__init__(name, self._transport, out_of_bounds, limits)
+        super().__init__(name, self._transport, out_of_bounds, limits, key_folder)
         self._version = version
 
     async def __aenter__(self) -> Self:
@@ -107,10 +109,11 @@ class AsyncEncryptedModel(LocalModel):
 
     async def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
         """Return class probabilities, shape (n, n_classes)."""
-        return probabilities(await self._scores(X))
+        return self.probabilities(await self._scores(X))
 
     async def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's
         """Return the scores, shape (n,) for two classes, else (n, n_classes)."""
+        self._check_scores()
         return decision(await self._scores(X))
 
     async def iter_predict(

@@ -3,6 +3,7 @@
 Source: https://github.com/kserve/open-inference-protocol
 """
 
+import logging
 import re
 import tempfile
 import time
@@ -18,17 +19,19 @@ from cloister_keyholder.archive import read_members
 from cloister_keyholder.batch import answer_limit, pack, unpack
 from cloister_keyholder.errors import InvalidAnswer, InvalidClientPackage, RequestRefused
 from cloister_keyholder.flow import Flow
-from cloister_keyholder.transport import Exchanges
+from cloister_keyholder.transport import Exchanges, FileBody
 from cloister_shared.artifact import REFERENCE
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
-from cloister_shared.open_inference import CLIENT_DIGEST
+from cloister_shared.open_inference import CLIENT_DIGEST, EVALUATION_KEY
 from cloister_shared.reference import Reference
 
 METADATA_LIMIT = 1 << 20
 CLIENT_LIMIT = 16 << 20
 REFERENCE_LIMIT = 256 << 20
 """Bytes: 1 MiB, 16 MiB and 256 MiB. MNIST's client.zip has 73 KB, its reference 128 KB."""
+
+log = logging.getLogger(__name__)
 
 _EVALUATE = re.compile(r"(?:^|,)\s*evaluate\s*;(?:[^,]*;)?\s*dur=(\d+(?:\.\d+)?)")
 
@@ -146,7 +149,12 @@ class InferenceService:
             raise InvalidAnswer(f"the service's {REFERENCE} is damaged") from None
 
     def infer(
-        self, description: Description, ciphertexts: Sequence[bytes], *, result_limit: int
+        self,
+        description: Description,
+        ciphertexts: Sequence[bytes],
+        *,
+        result_limit: int,
+        evaluation_key: str | None = None,
     ) -> Flow[list[Inference]]:
         """Return the encrypted results of ciphertexts, in their order, by one request.
 
@@ -154,11 +162,14 @@ class InferenceService:
             description: of the version whose client.zip the ciphertexts were made with.
             ciphertexts: serialised inputs, at least one. One goes by itself, several are framed.
             result_limit: the most bytes that a result may have.
+            evaluation_key: digest of the evaluation keys to evaluate with, where some are needed.
 
         Raises:
             InvalidAnswer: the answer is not one result for each ciphertext.
         """
         headers, body = infer_headers(description), ciphertexts[0]
+        if evaluation_key:
+            headers[EVALUATION_KEY] = evaluation_key
         limit = result_limit
         if len(ciphertexts) > 1:
             framing, body = pack(ciphertexts)
@@ -181,6 +192,59 @@ class InferenceService:
 
     def _version(self, version: int) -> str:
         return f"{self._model}/versions/{version}"
+
+
+class KeyService:
+    """The requests about evaluation keys for one client.zip, as flows like those about the model.
+
+    Every method raises what ``Transport.post`` raises.
+    """
+
+    def __init__(self, transport: Exchanges, client_digest: str) -> None:
+        self._transport = transport
+        self._client_digest = client_digest
+
+    def has(self, digest: str) -> Flow[bool]:
+        """Whether the service has the caller's evaluation keys of this SHA-256."""
+        try:
+            yield from self._transport.exchange("GET", _key_path(digest), limit=METADATA_LIMIT)
+        except RequestRefused as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def upload(self, digest: str, path: Path) -> Flow[None]:
+        """Let the service take in a file of evaluation keys, and return once it has verified them.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        content = FileBody(path)
+        log.info("uploading evaluation keys, %.1f MB, once", content.size / 1e6)
+        yield from self._transport.exchange(
+            "PUT",
+            _key_path(digest),
+            limit=METADATA_LIMIT,
+            content=content,
+            headers={
+                "Content-Type": "application/octet-stream",
+                CLIENT_DIGEST: self._client_digest,
+            },
+        )
+        log.info("the service has verified the evaluation keys")
+
+    def delete(self, digest: str) -> Flow[None]:
+        """Let the service remove evaluation keys; those that it does not have are removed."""
+        try:
+            yield from self._transport.exchange("DELETE", _key_path(digest), limit=METADATA_LIMIT)
+        except RequestRefused as error:
+            if error.status != 404:
+                raise
+
+
+def _key_path(digest: str) -> str:
+    return f"/v2/keys/{digest}"
 
 
 def infer_headers(description: Description) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Encryption and decryption for one circuit, a fresh key for every query.
+"""Encryption and decryption for one circuit.
+
+A circuit that needs no evaluation keys has a fresh key for every query; one that does has a stored
+key, see ``stored_key``.
 
 Only Concrete's runtime is used: ``concrete.compiler`` loads in a second and without PyTorch.
 """
@@ -31,11 +34,17 @@ class Circuit:
         """The most bytes that a serialised result may have."""
         return self.specs.result_data_bytes + ENVELOPE_LIMIT
 
-    def encrypt(self, quantised: Integers) -> "Query":
-        """Encrypt one row under a new key.
+    def new_keyset(self) -> Keyset:
+        """Make secret keys, and evaluation keys where the circuit needs them."""
+        # Zero seeds make Concrete draw its own from the operating system or the processor.
+        return Keyset(self._info, None, 0, 0, 0, 0, None)
+
+    def encrypt(self, quantised: Integers, keyset: Keyset | None = None) -> "Query":
+        """Encrypt one row.
 
         Args:
             quantised: integers, shape (n_features,).
+            keyset: stored keys to encrypt under; new ones by default.
 
         Raises:
             KeyholderError: wrong shape, or an integer that the encoding does not hold.
@@ -47,8 +56,8 @@ class Circuit:
             )
         if quantised.min() < low or quantised.max() > high:
             raise KeyholderError(f"quantised values must lie in [{low}, {high}]")
-        # Zero seeds make Concrete draw its own from the operating system or the processor.
-        keyset = Keyset(self._info, None, 0, 0, 0, 0, None)
+        if keyset is None:
+            keyset = self.new_keyset()
         # Concrete reads the buffer in row-major order whatever the array's own order is.
         row = np.ascontiguousarray(quantised[None, :], dtype=np.int64)
         ciphertext = self._client(keyset).prepare_input(Value(row), 0).serialize()
@@ -93,9 +102,9 @@ class Circuit:
         except RuntimeError:
             raise InvalidResult("the result is damaged, or of another circuit") from None
         integers = np.asarray(scores)
-        if integers.shape != (1, specs.n_outputs) or integers.dtype.kind not in "iu":
+        if integers.shape != specs.output_shape or integers.dtype.kind not in "iu":
             raise InvalidResult(f"the result is not {specs.n_outputs} scores")
-        row: Integers = integers[0].astype(np.int64)
+        row: Integers = integers.ravel().astype(np.int64)
         return row
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
+from concrete.compiler import Keyset
+
 from cloister_keyholder.circuit import Circuit, Integers, QueryKey
 from cloister_keyholder.errors import KeyUnusable
 
@@ -17,7 +19,7 @@ class Encrypted:
     """Names the key to its encryptor."""
     ciphertext: bytes
     milliseconds: float
-    """Key generation and encryption."""
+    """Key generation, where the key is new, and encryption."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Decrypted:
 
 
 class Encryptor(Protocol):
-    """Encrypts every row under a key of its own, which it keeps; does one thing at a time."""
+    """Encrypts rows and keeps what opens their results; does one thing at a time."""
 
     def start(self) -> None:
         """Get ready.
@@ -39,8 +41,13 @@ class Encryptor(Protocol):
             WorkerLost: it cannot.
         """
 
-    def encrypt(self, row: Integers) -> Encrypted:
-        """Encrypt one quantised row, shape (n_features,), under a new key.
+    def encrypt(self, row: Integers, keyset: Keyset | None = None) -> Encrypted:
+        """Encrypt one quantised row, shape (n_features,).
+
+        Args:
+            row: to encrypt.
+            keyset: a stored key to encrypt under, which only an encryptor in the process that
+                holds it takes; a new key of the row's own by default.
 
         Raises:
             KeyholderError: wrong shape, or an integer that the encoding does not hold.
@@ -48,7 +55,7 @@ class Encryptor(Protocol):
         """
 
     def decrypt(self, ticket: int, result: bytes) -> Decrypted:
-        """Decrypt a query's result and drop the key, whether the result is good or not.
+        """Decrypt a query's result and drop its hold on the key, whether the result is good or not.
 
         Raises:
             InvalidResult: these bytes cannot be a result of the circuit.
@@ -80,10 +87,10 @@ class LocalEncryptor:
     def start(self) -> None:
         """See ``Encryptor.start``."""
 
-    def encrypt(self, row: Integers) -> Encrypted:
+    def encrypt(self, row: Integers, keyset: Keyset | None = None) -> Encrypted:
         """See ``Encryptor.encrypt``."""
         start = time.perf_counter()
-        query = self._circuit.encrypt(row)
+        query = self._circuit.encrypt(row, keyset)
         milliseconds = 1000 * (time.perf_counter() - start)
         ticket = next(self._tickets)
         self._keys[ticket] = query.key

@@ -12,12 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_keyholder import background
-from cloister_keyholder.api import Description, InferenceService, infer_headers
+from cloister_keyholder.api import Description, InferenceService, KeyService, infer_headers
 from cloister_keyholder.circuit import Query, QueryKey
-from cloister_keyholder.errors import InvalidAnswer, InvalidSamples, KeyholderError
+from cloister_keyholder.errors import (
+    InvalidAnswer,
+    InvalidSamples,
+    KeyholderError,
+    KeyUnusable,
+)
 from cloister_keyholder.flow import Flow
+from cloister_keyholder.keyed import UploadedKeys
 from cloister_keyholder.package import ClientPackage, open_package
 from cloister_keyholder.pipeline import Answer, Limits, Pipeline
+from cloister_keyholder.stored_key import KeyFolder, StoredKeys
 from cloister_keyholder.transport import Exchanges, Transport
 from cloister_shared.card import ModelCard
 from cloister_shared.classification import class_indices, probabilities
@@ -37,6 +44,11 @@ class _Opened:
     pipeline: Pipeline
 
 
+def decision(scores: Floats) -> Floats:
+    """Return scores of shape (n, n_outputs) as scikit-learn does: of two classes, shape (n,)."""
+    return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
 class LocalModel:
     """What a synchronous and an asynchronous model have in common: all but sending requests.
 
@@ -45,6 +57,7 @@ class LocalModel:
         transport: to its service.
         out_of_bounds: as ``EncryptedModel`` has it.
         limits: on what happens at a time.
+        key_folder: for the stored keys of models that need evaluation keys.
     """
 
     def __init__(
@@ -53,12 +66,15 @@ class LocalModel:
         transport: Exchanges,
         out_of_bounds: OutOfBounds | None,
         limits: Limits | None,
+        key_folder: KeyFolder | None,
     ) -> None:
         self.name = name
         self._service = InferenceService(transport, name)
         self._url = transport.url
         self._stated_out_of_bounds = out_of_bounds
         self._limits = limits or Limits()
+        self._exchanges = transport
+        self._key_folder = key_folder
         self._opened: _Opened | None = None
 
     @property
@@ -96,8 +112,24 @@ class LocalModel:
         """Turn integer scores of shape (n, n_outputs) into scores."""
         return self._package.output_scale.dequantise(integer_scores)
 
+    def probabilities(self, scores: Floats) -> Floats:
+        """Turn what ``dequantise`` gives into class probabilities, shape (n, n_classes).
+
+        Those of a tree are its quantised ones, and add up to 1 as nearly as their steps allow.
+        """
+        return scores if self._package.family == "tree" else probabilities(scores)
+
     def encrypt(self, quantised: Integers) -> Query:
-        """Encrypt one row of ``quantise``, shape (n_circuit_features,), under a new key."""
+        """Encrypt one row of ``quantise``, shape (n_circuit_features,), under a new key.
+
+        Raises:
+            KeyUnusable: queries of this model are under a stored key, which does not leave.
+        """
+        if self._package.circuit.specs.needs_evaluation_keys:
+            raise KeyUnusable(
+                "queries of this model are encrypted under a stored key: use predict, which keeps "
+                "it here"
+            )
         return self._package.circuit.encrypt(quantised)
 
     def read_key(self, serialised: bytes) -> QueryKey:
@@ -143,10 +175,26 @@ class LocalModel:
         """Fetch and check what queries need."""
         description = yield from self._service.describe(version)
         package = open_package((yield from self._service.client_zip(description)))
-        pipeline = Pipeline(self._service, description, package.circuit, self._limits)
+        keys = self._uploaded_keys(description, package)
+        pipeline = Pipeline(self._service, description, package.circuit, self._limits, keys)
         self._opened = _Opened(description, package, pipeline)
         # A model that is forgotten must not leave processes with keys behind.
         self._release = weakref.finalize(self, pipeline.close)
+
+    def _uploaded_keys(
+        self, description: Description, package: ClientPackage
+    ) -> UploadedKeys | None:
+        if not package.circuit.specs.needs_evaluation_keys:
+            return None
+        if self._key_folder is None:
+            raise KeyUnusable(
+                "this model needs evaluation keys, and so a secret key that is kept: name a folder "
+                "for it, key_folder or CLOISTER_KEY_STORE_DIR"
+            )
+        return UploadedKeys(
+            KeyService(self._exchanges, description.client_digest),
+            StoredKeys(self._key_folder, description.client_digest, package.circuit),
+        )
 
     def _reference(self) -> Flow[Reference | None]:
         reference = yield from self._service.reference(self._description.version)
@@ -161,8 +209,12 @@ class LocalModel:
     def _scores_of(self, answers: list[Answer]) -> Floats:
         """Return scores of shape (n, n_outputs)."""
         integers = [answer.integer_scores for answer in answers]
-        shape = (len(answers), self.card.data.n_outputs)
+        shape = (len(answers), self._package.circuit.specs.n_outputs)
         return self.dequantise(np.array(integers, dtype=np.int64).reshape(shape))
+
+    def _check_scores(self) -> None:
+        if self._package.family == "tree":
+            raise KeyholderError("a tree has no decision function: use predict_proba")
 
     def _label_of(self, answer: Answer) -> np.generic:
         (label,) = self._labels_of(self._scores_of([answer]))
@@ -181,11 +233,6 @@ class LocalModel:
         return quantised
 
 
-def decision(scores: Floats) -> Floats:
-    """Return scores of shape (n, n_outputs) as scikit-learn does: of two classes, shape (n,)."""
-    return scores[:, 0] if scores.shape[1] == 1 else scores
-
-
 class EncryptedModel(LocalModel):
     """Predicts on values that the service never sees.
 
@@ -193,6 +240,10 @@ class EncryptedModel(LocalModel):
     classifier. Rows are raw values, in the units of the model card; each is scaled, quantised,
     encrypted under a key of its own, and that key is dropped with the result. Keys are never
     stored or sent, and neither scores nor failures to decrypt go back to the service.
+
+    A decision tree needs evaluation keys at the service, of tens of megabytes: there one secret key
+    is made, kept in ``key_folder`` and used for all queries until it is replaced. What follows
+    about processes and batches is for other models.
 
     Many rows are encrypted by several processes, and sent several to a request and several
     requests at a time; a bounded number of rows is under way. A row's result
@@ -215,8 +266,11 @@ class EncryptedModel(LocalModel):
         api_key: of the service, where it needs one.
         ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
             default.
+        key_folder: for the stored keys of models that need evaluation keys; without one these
+            models are refused.
 
     Raises:
+        KeyUnusable: the model needs a stored key, and there is no ``key_folder``.
         ServiceUnavailable: the service does not answer.
         RequestRefused: there is no such model or version.
         InvalidAnswer: the service's answer is not what it announced.
@@ -235,6 +289,7 @@ class EncryptedModel(LocalModel):
         limits: Limits | None = None,
         api_key: str | None = None,
         ca_path: Path | None = None,
+        key_folder: KeyFolder | None = None,
     ) -> None:
         self._transport = Transport(
             url,
@@ -244,7 +299,7 @@ class EncryptedModel(LocalModel):
             ca_path=ca_path,
         )
         try:
-            super().__init__(name, self._transport, out_of_bounds, limits)
+            super().__init__(name, self._transport, out_of_bounds, limits, key_folder)
             self._transport.run(self._open(version))
         except BaseException:
             self._transport.close()
@@ -282,10 +337,15 @@ class EncryptedModel(LocalModel):
 
     def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
         """Return class probabilities, shape (n, n_classes); see ``predict``."""
-        return probabilities(self._scores(X))
+        return self.probabilities(self._scores(X))
 
     def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
-        """Return the scores, shape (n,) for two classes, else (n, n_classes); see ``predict``."""
+        """Return the scores, shape (n,) for two classes, else (n, n_classes); see ``predict``.
+
+        Raises:
+            KeyholderError: the model is a tree, which has no scores.
+        """
+        self._check_scores()
         return decision(self._scores(X))
 
     def iter_predict(self, rows: Iterable[npt.ArrayLike]) -> Iterator[np.generic]:

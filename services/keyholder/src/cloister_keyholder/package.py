@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,8 @@ class ClientPackage:
     quantiser: Quantiser
     output_scale: OutputScale
     circuit: Circuit
+    family: Literal["linear", "tree"]
+    """What the circuit computes; see ``cloister_shared.estimators``."""
 
 
 def open_package(data: bytes) -> ClientPackage:
@@ -66,21 +68,31 @@ def open_package(data: bytes) -> ClientPackage:
             raise InvalidClientPackage(f"{CLIENT_ZIP} lacks {name}")
     _check_version(members[VERSIONS])
     specs = read_specs(members[SPECS])
-    quantiser, output_scale = read_processing(members[PROCESSING], specs.n_outputs)
+    card = _card(members[CARD])
+    family = estimator(card.estimator).family
+    # A linear model that asks for a key that is kept would lose the protection of fresh ones.
+    if specs.needs_evaluation_keys != (family == "tree"):
+        raise InvalidClientPackage(
+            f"{CLIENT_ZIP} {'asks' if specs.needs_evaluation_keys else 'does not ask'} for "
+            f"evaluation keys, which is wrong for a {card.estimator}"
+        )
+    quantiser, output_scale = read_processing(
+        members[PROCESSING], specs.n_outputs, specs.n_features if family == "tree" else 1
+    )
     low, high = specs.input_range
     if quantiser.low < low or quantiser.high > high:
         raise InvalidClientPackage(
             f"{CLIENT_ZIP} quantises to [{quantiser.low}, {quantiser.high}], which its circuit "
             f"cannot hold: [{low}, {high}]"
         )
-    card = _card(members[CARD])
     features = _features(members.get(CIRCUIT), card.data.n_features)
-    if (specs.n_features, specs.n_outputs) != (len(features), card.data.n_outputs):
+    n_outputs = len(card.data.classes) if family == "tree" else card.data.n_outputs
+    if (specs.n_features, specs.n_outputs) != (len(features), n_outputs):
         raise InvalidClientPackage(
             f"{CLIENT_ZIP} has a circuit of {specs.n_features} inputs and {specs.n_outputs} "
-            f"outputs; its {CARD} and {CIRCUIT} say {len(features)} and {card.data.n_outputs}"
+            f"outputs; its {CARD} and {CIRCUIT} say {len(features)} and {n_outputs}"
         )
-    return ClientPackage(card, features, quantiser, output_scale, Circuit(specs))
+    return ClientPackage(card, features, quantiser, output_scale, Circuit(specs), family)
 
 
 def _check_version(data: bytes) -> None:

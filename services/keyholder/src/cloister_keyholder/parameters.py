@@ -1,11 +1,15 @@
 """The encryption parameters in client.specs.json, held to what is known to be safe.
 
 They come from the service, which must not learn the inputs: a key holder that took them on trust
-could be given parameters that hide nothing.
+could be given parameters that hide nothing. Where a circuit needs evaluation keys, these are
+encryptions of secret keys under each other: each is held to the same curve, at the dimension of the
+key that it is encrypted under (for a GLWE key that of the LWE key in its coefficients). That
+encrypting keys in a cycle does no harm is the circular security that TFHE assumes throughout
+(https://eprint.iacr.org/2018/421).
 """
 
 import math
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -28,6 +32,10 @@ SEED_AND_BODY_WORDS = 3
 """A seeded ciphertext is a seed of two 64-bit words and a body of one."""
 DATA_LIMIT = 64 << 20
 """The most bytes that the ciphertexts of one input or of one result may have."""
+KEYS_LIMIT = 64
+"""The most secret keys, and the most evaluation keys, of one circuit."""
+EVALUATION_KEYS_LIMIT = 1 << 30
+"""The most bytes that the evaluation keys of one circuit may have together."""
 
 
 def smallest_safe_log2_std(dimension: int) -> float:
@@ -73,11 +81,71 @@ class _SecretKey(_Spec):
     params: _KeyParameters
 
 
+class _EvaluationKeyParameters(_Spec):
+    level_count: int = Field(ge=1, le=MODULUS_BITS)
+    base_log: int = Field(ge=1, le=MODULUS_BITS)
+    variance: float = Field(gt=0, lt=1, allow_inf_nan=False)
+    integer_precision: Literal[64]
+    modulus: _Modulus
+    key_type: Literal["binary"]
+    input_lwe_dimension: int
+
+
+class _BootstrapParameters(_EvaluationKeyParameters):
+    glwe_dimension: int = Field(ge=1)
+    polynomial_size: int = Field(ge=1)
+
+    @property
+    def output_lwe_dimension(self) -> int:
+        return self.glwe_dimension * self.polynomial_size
+
+    @property
+    def words(self) -> int:
+        """Bodies of all ciphertexts; masks come from a seed."""
+        per_bit = self.level_count * (self.glwe_dimension + 1) * self.polynomial_size
+        return self.input_lwe_dimension * per_bit
+
+
+class _KeyswitchParameters(_EvaluationKeyParameters):
+    output_lwe_dimension: int
+
+    @property
+    def words(self) -> int:
+        """Bodies of all ciphertexts; masks come from a seed."""
+        return self.input_lwe_dimension * self.level_count
+
+
+class _EvaluationKey(_Spec):
+    """Encryptions of the bits of one secret key under another."""
+
+    id: int
+    input_id: int
+    output_id: int
+    compression: Literal["seed"]
+
+
+class _BootstrapKey(_EvaluationKey):
+    params: _BootstrapParameters
+
+
+class _KeyswitchKey(_EvaluationKey):
+    params: _KeyswitchParameters
+
+
 class _Keyset(_Spec):
     lwe_secret_keys: tuple[_SecretKey, ...]
-    lwe_bootstrap_keys: tuple[Any, ...]
-    lwe_keyswitch_keys: tuple[Any, ...]
-    packing_keyswitch_keys: tuple[Any, ...]
+    lwe_bootstrap_keys: tuple[_BootstrapKey, ...]
+    lwe_keyswitch_keys: tuple[_KeyswitchKey, ...]
+    packing_keyswitch_keys: tuple[()]
+
+    @property
+    def evaluation_keys(self) -> tuple[_BootstrapKey | _KeyswitchKey, ...]:
+        return (*self.lwe_bootstrap_keys, *self.lwe_keyswitch_keys)
+
+    @property
+    def dimensions(self) -> dict[int, int]:
+        """LWE dimension of every secret key, by its id."""
+        return {key.id: key.params.lwe_dimension for key in self.lwe_secret_keys}
 
 
 class _Shape(_Spec):
@@ -136,7 +204,7 @@ class _CircuitSpec(_Spec):
 
 
 class ClientSpecs(_Spec):
-    """client.specs.json of a linear circuit: one input row, one output row, no evaluation keys."""
+    """client.specs.json of a circuit with one input row and one output row."""
 
     keyset: _Keyset
     circuits: tuple[_CircuitSpec, ...]
@@ -146,42 +214,57 @@ class ClientSpecs(_Spec):
     """Concrete's bridge to TFHE-rs, which linear circuits do not use."""
 
     @model_validator(mode="after")
-    def _is_linear(self) -> Self:
+    def _is_known(self) -> Self:
         keys = self.keyset
-        if keys.lwe_bootstrap_keys or keys.lwe_keyswitch_keys or keys.packing_keyswitch_keys:
-            raise ValueError("it needs evaluation keys; only linear models can be queried")
-        if len(keys.lwe_secret_keys) != 1:
+        if not self.needs_evaluation_keys and len(keys.lwe_secret_keys) != 1:
             raise ValueError(f"it has {len(keys.lwe_secret_keys)} secret keys; one is expected")
+        if max(len(keys.lwe_secret_keys), len(keys.evaluation_keys)) > KEYS_LIMIT:
+            raise ValueError(f"it has more than {KEYS_LIMIT} secret or evaluation keys")
+        if len(keys.dimensions) != len(keys.lwe_secret_keys):
+            raise ValueError("two secret keys have the same id")
         if len(self.circuits) != 1:
             raise ValueError(f"it has {len(self.circuits)} circuits; one is expected")
         circuit = self.circuits[0]
         if len(circuit.inputs) != 1 or len(circuit.outputs) != 1:
             raise ValueError("the circuit must have one input and one output")
         _check_shape(self.input, self.circuits[0].inputs[0], "seed", SEED_AND_BODY_WORDS)
-        _check_shape(self.output, self.circuits[0].outputs[0], "none", self.lwe_dimension + 1)
+        words = self.output.encryption.lwe_dimension + 1
+        # Trees answer (1, n_classes, n_trees).
+        single = (1,) if self.needs_evaluation_keys else ()
+        _check_shape(self.output, self.circuits[0].outputs[0], "none", words, single)
         return self
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        key = self.keyset.lwe_secret_keys[0]
-        dimension = key.params.lwe_dimension
-        if not SMALLEST_DIMENSION <= dimension <= LARGEST_DIMENSION:
-            raise ValueError(
-                f"the LWE dimension {dimension} is outside [{SMALLEST_DIMENSION}, "
-                f"{LARGEST_DIMENSION}], where the security of parameters is known"
-            )
+        dimensions = self.keyset.dimensions
+        for dimension in dimensions.values():
+            if not SMALLEST_DIMENSION <= dimension <= LARGEST_DIMENSION:
+                raise ValueError(
+                    f"the LWE dimension {dimension} is outside [{SMALLEST_DIMENSION}, "
+                    f"{LARGEST_DIMENSION}], where the security of parameters is known"
+                )
         for ciphertext in (self.input, self.output):
             encryption = ciphertext.encryption
-            if (encryption.key_id, encryption.lwe_dimension) != (key.id, dimension):
+            if dimensions.get(encryption.key_id) != encryption.lwe_dimension:
                 raise ValueError("a ciphertext is not of the secret key")
-            log2_std, safe = math.log2(encryption.variance) / 2, smallest_safe_log2_std(dimension)
-            if log2_std < safe - TOLERANCE:
-                raise ValueError(
-                    f"the noise is below 128 bits of security: log2 of its relative standard "
-                    f"deviation is {log2_std:.4f}, and must be at least {safe:.4f} for dimension "
-                    f"{dimension}"
-                )
+            _check_noise(encryption.variance, encryption.lwe_dimension)
+        for key in self.keyset.evaluation_keys:
+            given = key.params
+            of_input, of_output = dimensions.get(key.input_id), dimensions.get(key.output_id)
+            if (of_input, of_output) != (given.input_lwe_dimension, given.output_lwe_dimension):
+                raise ValueError("an evaluation key is not of its secret keys")
+            if key.input_id == key.output_id:
+                raise ValueError("an evaluation key encrypts a secret key under itself")
+            _check_noise(given.variance, given.output_lwe_dimension)
+        words = sum(key.params.words for key in self.keyset.evaluation_keys)
+        if words * MODULUS_BITS // 8 > EVALUATION_KEYS_LIMIT:
+            raise ValueError(f"its evaluation keys exceed {EVALUATION_KEYS_LIMIT} bytes")
         return self
+
+    @property
+    def needs_evaluation_keys(self) -> bool:
+        """Whether the service can evaluate only with keys that are made here."""
+        return bool(self.keyset.evaluation_keys)
 
     @property
     def circuit_name(self) -> str:
@@ -200,8 +283,8 @@ class ClientSpecs(_Spec):
 
     @property
     def lwe_dimension(self) -> int:
-        """Length of the secret key, in bits."""
-        return self.keyset.lwe_secret_keys[0].params.lwe_dimension
+        """Length of the secret key of inputs, in bits."""
+        return self.input.encryption.lwe_dimension
 
     @property
     def n_features(self) -> int:
@@ -212,6 +295,11 @@ class ClientSpecs(_Spec):
     def n_outputs(self) -> int:
         """Scores in an output row."""
         return self.output.abstract_shape.dimensions[1]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of a decrypted result: one row of scores, with an axis more for trees."""
+        return self.output.abstract_shape.dimensions
 
     @property
     def input_range(self) -> tuple[int, int]:
@@ -253,12 +341,27 @@ def _data_bytes(ciphertext: _Ciphertext) -> int:
     return math.prod(ciphertext.concrete_shape.dimensions) * MODULUS_BITS // 8
 
 
-def _check_shape(ciphertext: _Ciphertext, gate: _Gate, compression: str, words: int) -> None:
+def _check_noise(variance: float, dimension: int) -> None:
+    log2_std, safe = math.log2(variance) / 2, smallest_safe_log2_std(dimension)
+    if log2_std < safe - TOLERANCE:
+        raise ValueError(
+            f"the noise is below 128 bits of security: log2 of its relative standard deviation is "
+            f"{log2_std:.4f}, and must be at least {safe:.4f} for dimension {dimension}"
+        )
+
+
+def _check_shape(
+    ciphertext: _Ciphertext,
+    gate: _Gate,
+    compression: str,
+    words: int,
+    further: tuple[int, ...] = (),
+) -> None:
     shape, concrete = ciphertext.abstract_shape.dimensions, ciphertext.concrete_shape.dimensions
     if ciphertext.compression != compression:
         raise ValueError(f"compression is {ciphertext.compression!r}, not {compression!r}")
-    if len(shape) != 2 or shape[0] != 1 or shape[1] < 1:
-        raise ValueError(f"a row must have the shape (1, n), not {shape}")
+    if len(shape) != 2 + len(further) or shape[0] != 1 or shape[1] < 1 or shape[2:] != further:
+        raise ValueError(f"a row must have the shape {(1, 'n', *further)}, not {shape}")
     if concrete != (*shape, words) or gate.raw_info.shape.dimensions != concrete:
         raise ValueError(f"ciphertexts of shape {concrete} do not fit a row of shape {shape}")
     if _data_bytes(ciphertext) > DATA_LIMIT:

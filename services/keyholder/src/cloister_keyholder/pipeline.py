@@ -7,15 +7,17 @@ that however many rows there are, only so many ciphertexts and results are held.
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from cloister_keyholder.api import Description, Inference, InferenceService
 from cloister_keyholder.circuit import Circuit, Integers
 from cloister_keyholder.errors import KeyholderError, RequestRefused
 from cloister_keyholder.flow import Flow, wait
+from cloister_keyholder.keyed import UploadedKeys
 from cloister_keyholder.pool import Encryptors, Pool, discard
 from cloister_keyholder.slots import Slots
+from cloister_keyholder.stored_key import StoredKey
 from cloister_shared.service import worker_threads
 
 EVALUATE_SECONDS = 5.0
@@ -34,7 +36,8 @@ class Answer:
     integer_scores: Integers
     """Shape (n_outputs,)."""
     encrypt_ms: float
-    """Key generation and encryption, in milliseconds, without waiting for its turn."""
+    """Key generation, where the key is fresh, and encryption, in milliseconds, without waiting for
+    its turn."""
     request_ms: float
     """Of the whole request that carried the query: from first sending it to holding its answer,
     repetitions included."""
@@ -80,6 +83,8 @@ class Pipeline:
         description: of the version.
         circuit: of the version.
         limits: on what happens at a time.
+        keys: gives the stored key that all rows are encrypted under, in this process; without it
+            each row has a key of its own.
     """
 
     def __init__(
@@ -88,12 +93,17 @@ class Pipeline:
         description: Description,
         circuit: Circuit,
         limits: Limits,
+        keys: UploadedKeys | None = None,
     ) -> None:
+        if keys:
+            # One evaluation takes so long that nothing is gained by sending several together.
+            limits = replace(limits, processes=1, batch=1)
         self._service = service
         self._description = description
         self._result_limit = circuit.result_limit
         self._encryptors = Encryptors(circuit, limits.processes)
         self._limits = limits
+        self._keys = keys
         self._slots = Slots(limits.connections)
         self._largest = limits.batch
 
@@ -142,10 +152,28 @@ class Pipeline:
         return self._ask(rows, self._encryptors.for_rows(taken))
 
     def _ask(self, rows: Sequence[Integers] | Integers, pool: Pool) -> Flow[list[Answer]]:
-        sealing = [pool.encrypt(row) for row in rows]
+        if self._keys is None:
+            return (yield from self._query(rows, pool))
+        key = yield from self._keys.ready()
+        try:
+            return (yield from self._query(rows, self._encryptors.here(), key))
+        except RequestRefused as error:
+            # What is not there may be the model.
+            if error.status != 404 or not (yield from self._keys.is_missing(key)):
+                raise
+        key = yield from self._keys.ready()
+        return (yield from self._query(rows, self._encryptors.here(), key))
+
+    def _query(
+        self, rows: Sequence[Integers] | Integers, pool: Pool, key: StoredKey | None = None
+    ) -> Flow[list[Answer]]:
+        """Query with rows, encrypted under a stored key or else under a new one each."""
+        sealing = [pool.encrypt(row, key.keyset if key else None) for row in rows]
         try:
             queries = yield from wait(sealing)
-            inferences = yield from self._infer([query.ciphertext for query in queries])
+            inferences = yield from self._infer(
+                [query.ciphertext for query in queries], key.digest if key else None
+            )
             opened = yield from wait(
                 [
                     query.decrypt(inference.result)
@@ -170,7 +198,9 @@ class Pipeline:
             for query, inference, decrypted in zip(queries, inferences, opened, strict=True)
         ]
 
-    def _infer(self, ciphertexts: Sequence[bytes]) -> Flow[list[Inference]]:
+    def _infer(
+        self, ciphertexts: Sequence[bytes], evaluation_key: str | None
+    ) -> Flow[list[Inference]]:
         """Send ciphertexts in as few requests as the service takes."""
         inferences: list[Inference] = []
         while len(inferences) < len(ciphertexts):
@@ -179,7 +209,10 @@ class Pipeline:
             try:
                 yield from wait([slot])
                 answered = yield from self._service.infer(
-                    self._description, some, result_limit=self._result_limit
+                    self._description,
+                    some,
+                    result_limit=self._result_limit,
+                    evaluation_key=evaluation_key,
                 )
             except RequestRefused as error:
                 if error.status != 413 or len(some) == 1:

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from concrete.compiler import Keyset
+
 from cloister_keyholder.circuit import Circuit, Integers
 from cloister_keyholder.encryptor import Decrypted, Encrypted, Encryptor, LocalEncryptor
 from cloister_keyholder.errors import KeyholderError, KeyUnusable, WorkerLost
@@ -137,17 +139,21 @@ class Pool:
                 self._workers.append(worker)
                 worker.thread.start()
 
-    def encrypt(self, row: Integers) -> Future[Sealed]:
+    def encrypt(self, row: Integers, keyset: Keyset | None = None) -> Future[Sealed]:
         """Encrypt one quantised row, shape (n_features,), when its turn comes.
 
         Its key is kept until its result is decrypted or it is discarded. The future raises as
         ``Encryptor.encrypt``.
 
+        Args:
+            row: to encrypt.
+            keyset: a stored key to encrypt under; a new one by default.
+
         Raises:
             WorkerLost: every encryptor was lost.
             KeyholderError: the pool is closed.
         """
-        task = _Task(lambda worker: Sealed(worker.encryptor.encrypt(row), worker))
+        task = _Task(lambda worker: Sealed(worker.encryptor.encrypt(row, keyset), worker))
         with self._changed:
             if self._closed:
                 raise KeyholderError("nothing encrypts here any more: open the model again")
@@ -282,6 +288,10 @@ class Encryptors:
         if max(worth, started) > 1:
             self._processes.staff(worth)
             return self._processes
+        return self.here()
+
+    def here(self) -> Pool:
+        """Return the pool that encrypts in this process alone, with stored keys too."""
         self._local.staff(1)
         return self._local
 

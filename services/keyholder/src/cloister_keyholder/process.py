@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from concrete.compiler import Keyset
 
 from cloister_keyholder.channel import Channel, Kind, Message
 from cloister_keyholder.circuit import Circuit, Integers
@@ -70,8 +71,10 @@ class ProcessEncryptor:
         """
         self._ask(Message(Kind.SPECS, self._circuit.specs.program_info()), Kind.READY)
 
-    def encrypt(self, row: Integers) -> Encrypted:
+    def encrypt(self, row: Integers, keyset: Keyset | None = None) -> Encrypted:
         """See ``Encryptor.encrypt``."""
+        if keyset is not None:
+            raise KeyholderError("a stored key stays in the process that holds it")
         # A row of another shape would arrive as one of another length.
         payload = np.ascontiguousarray(row.ravel(), dtype="<i8").tobytes()
         done = self._ask(Message(Kind.ENCRYPT, payload), Kind.ENCRYPTED)

@@ -77,18 +77,21 @@ class _OutputQuantiser(_Json):
 
 
 class _Processing(_Json):
-    input_quantizers: tuple[_InputQuantiser]
+    input_quantizers: tuple[_InputQuantiser, ...]
     output_quantizers: tuple[_OutputQuantiser]
     is_training: Literal[False]
     ciphertext_format: Literal["concrete"]
 
 
-def read_processing(data: bytes, n_outputs: int) -> tuple[Quantiser, OutputScale]:
+def read_processing(
+    data: bytes, n_outputs: int, n_quantisers: int = 1
+) -> tuple[Quantiser, OutputScale]:
     """Read how inputs are quantised and results turned into scores.
 
     Args:
         data: serialized_processing.json.
         n_outputs: of the circuit; one zero point for all outputs is repeated for each.
+        n_quantisers: of inputs: 1 for all features, or one a feature, which must be equal.
 
     Raises:
         InvalidClientPackage: the file is malformed, or for another kind of model.
@@ -99,8 +102,15 @@ def read_processing(data: bytes, n_outputs: int) -> tuple[Quantiser, OutputScale
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise InvalidClientPackage(
-            f"serialized_processing.json is not that of a linear model: {where}: {problem['msg']}"
+            f"serialized_processing.json is not that of a known model: {where}: {problem['msg']}"
         ) from None
+    if (
+        len(processing.input_quantizers) != n_quantisers
+        or len(set(processing.input_quantizers)) > 1
+    ):
+        raise InvalidClientPackage(
+            f"serialized_processing.json must state {n_quantisers} equal input_quantizers"
+        )
     given = processing.input_quantizers[0].serialized_value
     quantiser = Quantiser(
         scale=given.scale.serialized_value,

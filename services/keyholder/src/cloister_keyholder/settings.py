@@ -34,3 +34,7 @@ class Settings(ServiceSettings):
     """File that holds the service's API key and nothing else; an empty one stands for none."""
     ca_path: Path | None = None
     """PEM file with the CA certificates to trust for https; the usual ones by default."""
+    key_store_dir: Path = Path("query-keys")
+    """Folder for the secret keys of models that need evaluation keys, for its owner alone."""
+    key_rotate_days: float = Field(default=30, gt=0, allow_inf_nan=False)
+    """Days after which a stored key is replaced by a new one."""

@@ -5,7 +5,7 @@ import ipaddress
 import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +40,10 @@ READ_SECONDS = 60.0
 """The longest silence within an answer."""
 ANSWER_SECONDS = 300.0
 """The longest that a whole answer may take, against one that drips."""
+PIECE_BYTES = 1 << 20
+"""Of a file, in one go."""
+PROGRESS_SECONDS = 5.0
+"""How often an upload says how far it is."""
 PROBLEM_LIMIT = 64 * 1024
 DETAIL_LIMIT = 500
 
@@ -69,12 +73,58 @@ class _Busy(Exception):  # noqa: N818 - no error: it is answered by trying again
         self.retry_after = retry_after
 
 
+class FileBody(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A file as the body of a request, read anew whenever the request is repeated."""
+
+    def __init__(self, path: Path) -> None:
+        """Send a file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        self._path = path
+        self.size = path.stat().st_size
+        """Bytes."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give its pieces."""
+        with self._path.open("rb") as stream:
+            said = _Said(self.size)
+            while piece := stream.read(PIECE_BYTES):
+                yield piece
+                said.add(len(piece))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give its pieces, without holding up the event loop."""
+        with await asyncio.to_thread(self._path.open, "rb") as stream:
+            said = _Said(self.size)
+            while piece := await asyncio.to_thread(stream.read, PIECE_BYTES):
+                yield piece
+                said.add(len(piece))
+
+
+class _Said:
+    """Logs how far an upload is, now and then."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._sent = 0
+        self._at = time.monotonic()
+
+    def add(self, length: int) -> None:
+        self._sent += length
+        if time.monotonic() - self._at >= PROGRESS_SECONDS:
+            self._at = time.monotonic()
+            log.info("sent %.0f %% of %.1f MB", 100 * self._sent / self._size, self._size / 1e6)
+
+
 class Exchanges:
     """Requests to one service, repeated where it could not answer: all but sending and sleeping.
 
     A request is repeated after connection and read errors and after 429, 502, 503 and 504, waiting
     twice as long each time, with jitter, and at least what Retry-After says up to
-    ``RETRY_AFTER_LIMIT``. Inference keeps no state, so that repeating a POST is as safe as a GET.
+    ``RETRY_AFTER_LIMIT``. Inference keeps no state, so that repeating a POST is as safe as a GET,
+    and evaluation keys are put at the address of their own digest.
     """
 
     _client: httpx.Client | httpx.AsyncClient
@@ -121,11 +171,11 @@ class Exchanges:
         path: str,
         *,
         limit: int,
-        content: bytes | None = None,
+        content: bytes | FileBody | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Flow[Reply]:
         """Return the answer to a request; see ``Transport.post`` for arguments and errors."""
-        request = self._client.build_request(method, path, content=content, headers=headers)
+        request = self._request(method, path, content, headers or {})
         give_up = self._clock() + self._retry_seconds
         for attempt in count():
             retry_after = 0.0
@@ -148,6 +198,22 @@ class Exchanges:
             log.info("%s is not available (%s): trying again in %.1f s", self.url, reason, delay)
             yield Sleep(delay)
         raise AssertionError("unreachable: the attempts do not end")
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        content: bytes | FileBody | None,
+        headers: Mapping[str, str],
+    ) -> httpx.Request:
+        if not isinstance(content, FileBody):
+            return self._client.build_request(method, path, content=content, headers=headers)
+        stated = {**headers, "Content-Length": str(content.size)}
+        bare = self._client.build_request(method, path, headers=stated)
+        # Of a body that can be read both ways, the client would choose the one for threads.
+        return httpx.Request(
+            method, bare.url, headers=bare.headers, stream=content, extensions=bare.extensions
+        )
 
     def _check_trust(self, error: httpx.TransportError) -> None:
         cause: BaseException | None = error

@@ -5,7 +5,7 @@ from typing import Any
 from cloister_shared.datasets import schema
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import estimator
+from cloister_shared.estimators import federated_estimator
 from cloister_trainer.settings import Settings
 
 
@@ -47,9 +47,10 @@ def check(settings: Settings) -> None:
     """Refuse, before any work, what cannot succeed.
 
     Raises:
-        CloisterError: the estimator cannot be served encrypted, or the quorum cannot be met.
+        CloisterError: the estimator cannot be trained across sites and served encrypted, or the
+            quorum cannot be met.
     """
-    estimator(settings.estimator)
+    federated_estimator(settings.estimator)
     if settings.quorum > settings.clients:
         raise CloisterError(
             f"CLOISTER_MIN_REPLIES={settings.quorum} is more than "

@@ -19,10 +19,10 @@ from cloister_inference.endpoints.access import Allowance, Allowed
 from cloister_inference.endpoints.parameters import (
     MODEL,
     VERSION,
-    ClientDigest,
-    HeaderLength,
     Name,
     Plane,
+    Stated,
+    StatedHeaders,
     Version,
 )
 from cloister_inference.openapi import OCTETS
@@ -49,11 +49,10 @@ async def infer(
     name: Name,
     plane: Plane,
     allowance: Allowed,
-    header_length: HeaderLength = None,
-    client_digest: ClientDigest = None,
+    stated: Stated,
 ) -> Response:
     """Evaluate encrypted inputs; the request must state the digest of its client.zip."""
-    return await _infer(request, plane, allowance, name, None, header_length, client_digest)
+    return await _infer(request, plane, allowance, stated, name, None)
 
 
 @router.post(
@@ -69,25 +68,24 @@ async def version_infer(
     version: Version,
     plane: Plane,
     allowance: Allowed,
-    header_length: HeaderLength = None,
-    client_digest: ClientDigest = None,
+    stated: Stated,
 ) -> Response:
     """Evaluate encrypted inputs; a digest of client.zip, where stated, must be the version's."""
-    return await _infer(request, plane, allowance, name, version, header_length, client_digest)
+    return await _infer(request, plane, allowance, stated, name, version)
 
 
 async def _infer(
     request: Request,
     plane: DataPlane,
     allowance: Allowance,
+    stated: StatedHeaders,
     name: str,
     version: str | None,
-    header_length: int | None,
-    digest: str | None,
 ) -> Response:
     model = await plane.model(name, version)
+    header_length, digest = stated.header_length, stated.client_digest
     _check_media_type(request, framed=header_length is not None)
-    stated = version is not None
+    version_stated = version is not None
     limit = plane.body_limit(model)
     length = stated_length(request, limit)
     held: HeldBytes = request.app.state.held
@@ -103,13 +101,15 @@ async def _infer(
     if header_length is None:
         _check_not_json(body)
         asked, elements = None, [body]
-        check_client(model, digest, None, version_stated=stated)
+        check_client(model, digest, None, version_stated=version_stated)
     else:
         asked, elements = protocol.parse_framed(body, header_length, plane.max_batch)
-        check_client(model, digest, asked.parameters.client_digest, version_stated=stated)
+        check_client(model, digest, asked.parameters.client_digest, version_stated=version_stated)
     allowance.take_ciphertexts(len(elements))
     # Held in memory once, as elements, while they wait.
     del body
+    # Counted before, since it reads files.
+    model = await stated.key.bind(model, asked.parameters.evaluation_key if asked else None)
     seconds = plane.deadline_seconds
     if asked and asked.parameters.timeout:
         seconds = min(seconds, asked.parameters.timeout / 1e6)

@@ -1,0 +1,356 @@
+"""A model whose circuit needs evaluation keys, asked through the inference service itself."""
+
+import io
+import json
+import logging
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fake_service import rezip, specs_of
+from fastapi.testclient import TestClient
+
+from cloister_inference.app import create_app
+from cloister_inference.options import KeyOptions, Options
+from cloister_keyholder import (
+    EncryptedModel,
+    InvalidClientPackage,
+    InvalidResult,
+    KeyFolder,
+    KeyholderError,
+    KeyUnusable,
+    RequestRefused,
+    UnsafeParameters,
+)
+from cloister_keyholder.package import open_package
+from cloister_keyholder.parameters import EVALUATION_KEYS_LIMIT
+from cloister_shared.registry import Registry
+
+Floats = np.ndarray[Any, Any]
+Data = tuple[Floats, np.ndarray[Any, Any]]
+Json = dict[str, Any]
+
+
+class Recorder(httpx.BaseTransport):
+    """Passes requests to the service and keeps them; ``tamper`` changes results."""
+
+    def __init__(self, inner: httpx.BaseTransport) -> None:
+        self.inner = inner
+        self.seen: list[tuple[str, str]] = []
+        self.tamper: Callable[[bytes], bytes] = lambda content: content
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append((request.method, request.url.path))
+        response = self.inner.handle_request(request)
+        content = response.read()
+        if request.url.path.endswith("/infer") and response.status_code == 200:
+            content = self.tamper(content)
+        headers = {k: v for k, v in response.headers.items() if k != "content-length"}
+        return httpx.Response(response.status_code, headers=headers, content=content)
+
+    def count(self, method: str, part: str) -> int:
+        return sum(1 for seen, path in self.seen if seen == method and part in path)
+
+
+@pytest.fixture(scope="module")
+def service(tree_artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    keys = KeyOptions(dir=tmp_path_factory.mktemp("service") / "keys")
+    registry = Registry(tree_artifacts / "artifacts")
+    app = create_app(registry, Options(threads=2, max_batch=4, keys=keys))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def recorder(service: TestClient) -> Recorder:
+    return Recorder(service._transport)
+
+
+@pytest.fixture(scope="module")
+def key_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("holder") / "keys"
+
+
+def open_model(recorder: Recorder, folder: Path | None, days: float = 30) -> EncryptedModel:
+    return EncryptedModel(
+        "http://testserver",
+        "tree",
+        transport=recorder,
+        key_folder=KeyFolder(folder, days) if folder else None,
+        retry_seconds=0,
+    )
+
+
+def stored(folder: Path) -> Path:
+    """The folder of the one key that is kept."""
+    (found,) = [path.parent for path in folder.glob("*/*/keyset")]
+    return found
+
+
+def test_predictions_equal_the_clear_quantised_tree(
+    recorder: Recorder, key_store: Path, tree_data: Data, tree_artifacts: Path
+) -> None:
+    rows, clear = tree_data[0], np.load(tree_artifacts / "clear.npy")
+    # One row of every leaf, and some others.
+    _, first = np.unique(clear, axis=0, return_index=True)
+    assert len(first) == 3
+    chosen = [*first, 3, 70, 140]
+    with open_model(recorder, key_store) as model:
+        found = model.predict_proba(rows[chosen])
+        assert np.array_equal(found, clear[chosen])
+        labels = model.predict(rows[chosen])
+        classes = np.array(["setosa", "versicolor", "virginica"])
+        assert labels.tolist() == classes[clear[chosen].argmax(axis=1)].tolist()
+    assert recorder.count("PUT", "/v2/keys/") == 1
+
+
+def test_the_key_is_made_and_uploaded_once(
+    recorder: Recorder, key_store: Path, tree_data: Data
+) -> None:
+    with open_model(recorder, key_store) as model:
+        model.predict(tree_data[0][:1])
+    before = stored(key_store)
+    with open_model(recorder, key_store) as model:
+        model.predict(tree_data[0][:2])
+    assert stored(key_store) == before
+    assert recorder.count("PUT", "/v2/keys/") <= 1
+    assert recorder.count("GET", f"/v2/keys/{before.name}") == 2
+
+
+def test_files_are_their_owners_alone_whatever_the_umask(
+    recorder: Recorder, tmp_path: Path, tree_data: Data
+) -> None:
+    umask = os.umask(0)
+    try:
+        with open_model(recorder, tmp_path / "keys") as model:
+            model.predict(tree_data[0][:1])
+    finally:
+        os.umask(umask)
+    for path in (tmp_path / "keys").rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_keys_that_the_service_no_longer_has_are_uploaded_again(
+    service: TestClient, recorder: Recorder, key_store: Path, tree_data: Data
+) -> None:
+    with open_model(recorder, key_store) as model:
+        first = model.predict_proba(tree_data[0][:1])
+        assert service.delete(f"/v2/keys/{stored(key_store).name}").status_code == 204
+        uploads = recorder.count("PUT", "/v2/keys/")
+        assert np.array_equal(model.predict_proba(tree_data[0][:1]), first)
+    assert recorder.count("PUT", "/v2/keys/") == uploads + 1
+
+
+def test_a_model_that_is_gone_is_no_reason_to_upload(
+    recorder: Recorder, key_store: Path, tree_data: Data, tree_artifacts: Path
+) -> None:
+    with open_model(recorder, key_store) as model:
+        model.predict(tree_data[0][:1])
+        uploads = recorder.count("PUT", "/v2/keys/")
+        model._service._model = "/v2/models/gone"
+        with pytest.raises(RequestRefused, match="of gone"):
+            model.predict(tree_data[0][:1])
+    assert recorder.count("PUT", "/v2/keys/") == uploads
+
+
+def test_an_old_key_is_replaced_and_deleted_on_both_sides(
+    service: TestClient, recorder: Recorder, tmp_path: Path, tree_data: Data
+) -> None:
+    with open_model(recorder, tmp_path) as model:
+        clear = model.predict_proba(tree_data[0][:1])
+        old = stored(tmp_path)
+        with open_model(recorder, tmp_path, days=1e-9) as rotating:
+            assert np.array_equal(rotating.predict_proba(tree_data[0][:1]), clear)
+        assert stored(tmp_path) != old
+        assert not old.exists()
+        assert service.get(f"/v2/keys/{old.name}").status_code == 404
+        # One that was opened before goes over to the new key.
+        assert np.array_equal(model.predict_proba(tree_data[0][:1]), clear)
+
+
+def test_deleting_old_keys_is_tried_again_later(
+    service: TestClient, recorder: Recorder, tmp_path: Path, tree_data: Data
+) -> None:
+    with open_model(recorder, tmp_path) as model:
+        model.predict(tree_data[0][:1])
+    old = stored(tmp_path)
+    inner = recorder.inner
+
+    class Refusing(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "DELETE":
+                return httpx.Response(500, json={"detail": "broken"})
+            return inner.handle_request(request)
+
+    recorder.inner = Refusing()
+    with open_model(recorder, tmp_path, days=1e-9) as model:
+        model.predict(tree_data[0][:1])
+    assert not (old / "keyset").exists()
+    assert not (old / "evaluation_keys").exists()
+    assert service.get(f"/v2/keys/{old.name}").status_code == 200
+    recorder.inner = inner
+    with open_model(recorder, tmp_path) as model:
+        model.predict(tree_data[0][:1])
+    assert not old.exists()
+    assert service.get(f"/v2/keys/{old.name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "keyset").chmod(0o640), "others than its owner"),
+        (lambda folder: (folder / "keyset").write_bytes(b"\xff" * 100), "damaged"),
+        (lambda folder: (folder / "key.json").write_text("{}"), "damaged"),
+        (lambda folder: (folder / "key.json").unlink(), "damaged"),
+    ],
+)
+def test_a_key_that_cannot_be_trusted_is_refused(
+    recorder: Recorder,
+    tmp_path: Path,
+    key_store: Path,
+    tree_data: Data,
+    harm: Callable[[Path], None],
+    message: str,
+) -> None:
+
+    with open_model(recorder, key_store) as model:
+        model.predict(tree_data[0][:1])
+    shutil.copytree(key_store, tmp_path / "copy")
+    harm(stored(tmp_path / "copy"))
+    with (
+        open_model(recorder, tmp_path / "copy") as model,
+        pytest.raises(KeyUnusable, match=message),
+    ):
+        model.predict(tree_data[0][:1])
+
+
+def test_nothing_goes_back_after_a_result_that_is_none(
+    recorder: Recorder, key_store: Path, tree_data: Data, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_model(recorder, key_store) as model:
+        model.predict(tree_data[0][:1])
+        recorder.seen.clear()
+        recorder.tamper = lambda content: content[:-8]
+        with caplog.at_level(logging.DEBUG), pytest.raises(InvalidResult):
+            model.predict(tree_data[0][:1])
+        # A result that decrypts to anything is an answer like any other.
+        recorder.tamper = lambda content: content[:1000] + os.urandom(8) + content[1008:]
+        model.predict(tree_data[0][:1])
+    assert recorder.seen == [("POST", "/v2/models/tree/versions/1/infer")] * 2
+
+
+def test_what_a_tree_cannot_do_is_said(
+    recorder: Recorder, key_store: Path, tree_data: Data
+) -> None:
+    with open_model(recorder, key_store) as model:
+        with pytest.raises(KeyholderError, match="predict_proba"):
+            model.decision_function(tree_data[0][:1])
+        with pytest.raises(KeyUnusable, match="stored key"):
+            model.encrypt(model.quantise(tree_data[0][:1])[0])
+    with pytest.raises(KeyUnusable, match="CLOISTER_KEY_STORE_DIR"):
+        open_model(recorder, None)
+
+
+@pytest.fixture(scope="module")
+def client_zip(tree_artifacts: Path) -> bytes:
+    return (tree_artifacts / "artifacts" / "tree" / "1" / "client.zip").read_bytes()
+
+
+def little_noise(kind: str) -> Callable[[Json], None]:
+    def change(specs: Json) -> None:
+        specs["keyset"][kind][0]["params"]["variance"] /= 4
+
+    return change
+
+
+def set_key(kind: str, **changes: Any) -> Callable[[Json], None]:
+    def change(specs: Json) -> None:
+        key = specs["keyset"][kind][0]
+        for name, value in changes.items():
+            (key if name in key else key["params"])[name] = value
+
+    return change
+
+
+def small_key(specs: Json) -> None:
+    specs["keyset"]["lweSecretKeys"][1]["params"]["lweDimension"] = 300
+
+
+def same_id(specs: Json) -> None:
+    specs["keyset"]["lweSecretKeys"][1]["id"] = 0
+
+
+def many_keys(specs: Json) -> None:
+    specs["keyset"]["lweKeyswitchKeys"] *= 65
+
+
+def self_key(specs: Json) -> None:
+    key = specs["keyset"]["lweKeyswitchKeys"][0]
+    key["outputId"] = key["inputId"]
+    key["params"]["outputLweDimension"] = key["params"]["inputLweDimension"]
+
+
+def large_keys(specs: Json) -> None:
+    specs["keyset"]["lweBootstrapKeys"] *= 2
+    specs["keyset"]["lweBootstrapKeys"][0]["params"]["levelCount"] = 64
+
+
+BOOTSTRAP, KEYSWITCH = "lweBootstrapKeys", "lweKeyswitchKeys"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (little_noise(BOOTSTRAP), "below 128 bits"),
+        (little_noise(KEYSWITCH), "below 128 bits"),
+        (small_key, "dimension 300"),
+        (same_id, "same id"),
+        (many_keys, "more than 64"),
+        (set_key(BOOTSTRAP, keyType="ternary"), "keyType"),
+        (set_key(BOOTSTRAP, compression="none"), "compression"),
+        (set_key(BOOTSTRAP, inputId=7), "not of its secret keys"),
+        (set_key(BOOTSTRAP, polynomialSize=64), "not of its secret keys"),
+        (set_key(BOOTSTRAP, levelCount=0), "levelCount"),
+        (set_key(BOOTSTRAP, extension=1), "extension"),
+        (set_key(KEYSWITCH, outputId=0), "not of its secret keys"),
+        (set_key(KEYSWITCH, outputLweDimension=2048), "not of its secret keys"),
+        (self_key, "under itself"),
+        (large_keys, str(EVALUATION_KEYS_LIMIT)),
+    ],
+)
+def test_unsafe_evaluation_keys_are_refused(
+    client_zip: bytes, change: Callable[[Json], None], message: str
+) -> None:
+    specs = specs_of(client_zip)
+    open_package(client_zip)
+    change(specs)
+    with pytest.raises(UnsafeParameters, match=message):
+        open_package(rezip(client_zip, {"client.specs.json": json.dumps(specs).encode()}))
+
+
+def test_a_linear_model_may_not_ask_for_a_stored_key(client_zip: bytes) -> None:
+
+    with zipfile.ZipFile(io.BytesIO(client_zip)) as archive:
+        card = json.loads(archive.read("card.json"))
+    card["estimator"] = "LogisticRegression"
+    with pytest.raises(InvalidClientPackage, match="evaluation keys"):
+        open_package(rezip(client_zip, {"card.json": json.dumps(card).encode()}))
+
+
+def test_features_must_be_quantised_alike(client_zip: bytes) -> None:
+
+    with zipfile.ZipFile(io.BytesIO(client_zip)) as archive:
+        processing = json.loads(archive.read("serialized_processing.json"))
+    processing["input_quantizers"][2]["serialized_value"]["scale"]["serialized_value"] *= 2
+    with pytest.raises(InvalidClientPackage, match="equal"):
+        open_package(
+            rezip(client_zip, {"serialized_processing.json": json.dumps(processing).encode()})
+        )
