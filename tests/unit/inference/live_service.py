@@ -106,7 +106,7 @@ def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
     """Return the head and the body of an answer that states its length."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(1 << 16)
+        received += _receive(connection)
     head, _, body = received.partition(b"\r\n\r\n")
     (length,) = (
         int(line.partition(b":")[2])
@@ -114,5 +114,11 @@ def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
         if line.startswith(b"content-length:")
     )
     while len(body) < length:
-        body += connection.recv(1 << 16)
+        body += _receive(connection)
     return head, body
+
+
+def _receive(connection: socket.socket) -> bytes:
+    piece = connection.recv(1 << 16)
+    assert piece, "the connection has ended"
+    return piece

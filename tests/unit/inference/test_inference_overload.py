@@ -36,8 +36,8 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def busy(gate: Gate, metrics: Metrics, artifacts: Path) -> Iterator[httpx.Client]:
-    """A service with room for two ciphertexts, which it evaluates one by one."""
-    options = Options(threads=1, max_batch=2, queue=2)
+    """A service with room for two ciphertexts, which it evaluates one by one, with patience."""
+    options = Options(threads=1, max_batch=2, queue=2, deadline_seconds=600)
     with serving(create_app(Registry(artifacts), options, metrics=metrics)) as client:
         yield client
         gate.open()
