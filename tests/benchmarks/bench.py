@@ -27,11 +27,11 @@ from rich.table import Table
 
 from cloister_inference.model import load_model
 from cloister_inference.native import NativeCircuit, kernels
-from cloister_shared.concrete import keep_exit_code
+from cloister_shared.concrete import contain_concrete
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.registry import Version
 
-keep_exit_code()
+contain_concrete()
 
 HERE = Path(__file__).parent
 N_PAYLOADS = 16

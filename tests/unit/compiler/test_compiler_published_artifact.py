@@ -16,6 +16,7 @@ from cloister_shared.artifact import (
     CLIENT_ZIP,
     EVALUATION_KEYS,
     INPUT_TEMPLATE,
+    LINEAR,
     REFERENCE,
     SERVER_ZIP,
     ArtifactDetails,
@@ -59,7 +60,7 @@ def test_it_holds_what_the_services_read_and_nothing_else(
 ) -> None:
     artifact.verify()
     assert sorted(artifact.manifest.files) == sorted(
-        [CLIENT_ZIP, SERVER_ZIP, CARD, REFERENCE, INPUT_TEMPLATE, EVALUATION_KEYS]
+        [CLIENT_ZIP, SERVER_ZIP, CARD, REFERENCE, LINEAR, INPUT_TEMPLATE, EVALUATION_KEYS]
     )
     assert {path.name for path in artifact.path.iterdir()} == {
         *artifact.manifest.files,

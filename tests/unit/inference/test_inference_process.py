@@ -409,3 +409,28 @@ def test_a_service_that_cannot_start_does_not_end_well() -> None:
     )
     assert ended.returncode == 1, ended.stderr
     assert "did not start" in ended.stderr
+
+
+AFTER_A_CIRCUIT = """
+import os, socket, sys, tempfile
+from pathlib import Path
+from cloister_inference.model import load_model
+from cloister_shared.registry import Registry
+load_model(Registry(Path(sys.argv[1])).open("digits", 1), Path(tempfile.mkdtemp()))
+ours, theirs = socket.socketpair()
+theirs.close()
+try:
+    os.write(ours.fileno(), b"an answer that nobody reads")
+except BrokenPipeError:
+    print("goes on")
+"""
+
+
+def test_a_connection_that_ends_does_not_end_the_process(artifacts: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", AFTER_A_CIRCUIT, str(artifacts)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "goes on\n")

@@ -1,9 +1,9 @@
-"""Concrete ML's client and server, in a process that keeps its exit code."""
+"""Concrete ML's client and server, contained."""
 
 from concrete.ml.deployment import FHEModelClient, FHEModelServer
 
-from cloister_shared.concrete import keep_exit_code
+from cloister_shared.concrete import contain_concrete
 
 __all__ = ["FHEModelClient", "FHEModelServer"]
 
-keep_exit_code()
+contain_concrete()

@@ -26,10 +26,10 @@ from concrete.compiler import (
 )
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cloister_shared.concrete import keep_exit_code
+from cloister_shared.concrete import contain_concrete
 from cloister_shared.errors import CloisterError
 
-keep_exit_code()
+contain_concrete()
 
 MLIR = "circuit.mlir"
 CONFIGURATION = "configuration.json"

@@ -161,8 +161,9 @@ class Exchanges:
         self._clock = clock
         self._jitter = SystemRandom()
         self._timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        # A compressed answer could unfold to any size before its length can be checked.
-        self._headers = {"Accept-Encoding": "identity", **shown}
+        # A compressed answer could unfold to any size before its length can be checked. In this
+        # form an API key does not appear where the object is shown.
+        self._headers = httpx.Headers({"Accept-Encoding": "identity", **shown})
         self._verify = trust(ca_path)
 
     def exchange(

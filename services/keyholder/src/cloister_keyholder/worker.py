@@ -16,7 +16,7 @@ from cloister_keyholder.circuit import Circuit
 from cloister_keyholder.encryptor import LocalEncryptor
 from cloister_keyholder.errors import KeyholderError
 from cloister_keyholder.parameters import read_specs
-from cloister_shared.concrete import keep_exit_code
+from cloister_shared.concrete import contain_concrete
 
 
 def serve(channel: Channel) -> None:
@@ -57,7 +57,7 @@ def _answer(encryptor: LocalEncryptor, message: Message) -> Message | None:
 
 def main() -> None:
     """Serve the socket whose file descriptor is the only argument."""
-    keep_exit_code()
+    contain_concrete()
     with socket.socket(fileno=int(sys.argv[1])) as connection, suppress(EOFError, OSError):
         serve(Channel(connection))
 
