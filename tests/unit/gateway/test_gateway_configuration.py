@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -129,12 +127,3 @@ def test_an_empty_certificate_is_none(tmp_path: Path) -> None:
     assert not has_certificate(pem)
     pem.write_text("-----BEGIN CERTIFICATE-----\n")
     assert has_certificate(pem)
-
-
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed")
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_haproxy_takes_it(tmp_path: Path, log_format: str) -> None:
-    path = tmp_path / "haproxy.cfg"
-    path.write_text(render(Settings.model_validate({"log_format": log_format}), secure=False))
-    done = subprocess.run(["haproxy", "-c", "-f", path], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr

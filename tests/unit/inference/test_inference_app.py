@@ -127,7 +127,7 @@ class TestUnreadBody:
     ) -> list[str]:
         """Answer 413, and return what happened in order."""
         app, events, left = FastAPI(), [], list(pieces)
-        install_handlers(app)
+        install_handlers(app, app.routes)
 
         @app.post("/")
         def refuse() -> None:

@@ -132,9 +132,9 @@ def test_the_event_loop_runs_on_while_rows_are_encrypted(
     threads = []
     encrypt, decrypt = Circuit.encrypt, Circuit.decrypt
 
-    def encrypt_here(circuit: Circuit, row: Any) -> Any:
+    def encrypt_here(circuit: Circuit, *arguments: Any) -> Any:
         threads.append(threading.current_thread())
-        return encrypt(circuit, row)
+        return encrypt(circuit, *arguments)
 
     def decrypt_here(circuit: Circuit, *arguments: Any) -> Any:
         threads.append(threading.current_thread())

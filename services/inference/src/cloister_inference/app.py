@@ -101,7 +101,7 @@ def create_app(
     app.state.held = HeldBytes()
     app.state.model_control = options.model_control
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign] # FastAPI's own way
-    install_handlers(app)
+    install_handlers(app, [route for router in ROUTERS for route in router.routes])
     app.state.rate_limits = RateLimits()
     app.add_middleware(Authentication, access=access or AccessControl())
     for router in ROUTERS:

@@ -1,7 +1,7 @@
 """Every error that a client can be answered with, as problem details (RFC 9457)."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Receive, Scope, Send
 
 MEDIA_TYPE = "application/problem+json"
@@ -219,8 +219,13 @@ class ClientGoneError(ProblemError):
         super().__init__("the connection ended before the answer")
 
 
-def install_handlers(app: FastAPI) -> None:
-    """Make ``app`` answer every error as a problem."""
+def install_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Make ``app`` answer every error as a problem.
+
+    Args:
+        app: to answer.
+        routes: of all its endpoints, whose methods are told where another one is used.
+    """
 
     @app.exception_handler(ProblemError)
     async def _problem(_request: Request, error: ProblemError) -> Response:
@@ -243,7 +248,7 @@ def install_handlers(app: FastAPI) -> None:
                 f"there is nothing at {request.url.path}; GET /openapi.json lists what there is"
             )
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers = {"Allow": _allowed(request)}
+            headers = {"Allow": _allowed(request, routes)}
             detail = (
                 f"{request.method} is not possible at {request.url.path}; use {headers['Allow']}"
             )
@@ -258,13 +263,13 @@ def install_handlers(app: FastAPI) -> None:
         )
 
 
-def _allowed(request: Request) -> str:
+def _allowed(request: Request, routes: Sequence[BaseRoute]) -> str:
     """Return the methods that an address has, in alphabetical order.
 
     Starlette names only those of the first endpoint there.
     """
     methods: set[str] = set()
-    for route in request.app.routes:
+    for route in routes:
         if route.matches(request.scope)[0] is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     return ", ".join(sorted(methods))
