@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from cloister_inference.access import AccessControl, check_exposure, is_loopback
 from cloister_inference.app import create_app
-from cloister_inference.credentials import KeyStore, read_keys
+from cloister_inference.credentials import ApiKeyStore, read_keys
 from cloister_inference.options import Options
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
@@ -43,7 +43,7 @@ class House:
 
     def __init__(self, folder: Path, *names: str) -> None:
         self.path = folder / "api-keys.json"
-        self.store = KeyStore(self.path)
+        self.store = ApiKeyStore(self.path)
         self.tokens = {name: self.store.create(name, None) for name in names}
         self.clock = Clock()
         self.app = create_app(
@@ -362,7 +362,7 @@ def test_another_address_does(host: str, tmp_path: Path, caplog: pytest.LogCaptu
     assert not is_loopback(host)
     with pytest.raises(CloisterError, match=r"create an API key.*loopback"):
         check_exposure(host, AccessControl(tmp_path / "missing"))
-    KeyStore(tmp_path / "keys").create("a", None)
+    ApiKeyStore(tmp_path / "keys").create("a", None)
     caplog.clear()
     check_exposure(host, AccessControl(tmp_path / "keys"))
     assert not caplog.records

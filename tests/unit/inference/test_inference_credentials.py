@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloister_inference.credentials import ApiKey, KeyRing, KeyStore, read_keys
+from cloister_inference.credentials import ApiKey, ApiKeyStore, KeyRing, read_keys
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
 
@@ -77,7 +77,7 @@ def test_a_key_is_created_listed_and_revoked(command: Command, path: Path) -> No
 
 
 def test_no_other_key_is_revoked(path: Path) -> None:
-    store = KeyStore(path)
+    store = ApiKeyStore(path)
     for name in ("a", "b", "c"):
         store.create(name, None)
     store.revoke("b")
@@ -130,7 +130,7 @@ def test_keys_that_are_created_at_the_same_time_are_all_kept(command: Command, p
 def test_a_key_that_cannot_be_is_not_created(
     path: Path, name: str, rate: str | None, complaint: str
 ) -> None:
-    store = KeyStore(path)
+    store = ApiKeyStore(path)
     store.create("taken", None)
     before = path.read_bytes()
     with pytest.raises(CloisterError, match=complaint):
@@ -168,7 +168,7 @@ def test_the_command_needs_to_know_the_file(command: Command) -> None:
 def test_a_damaged_file_is_left_as_it_is(
     command: Command, path: Path, action: tuple[str, ...]
 ) -> None:
-    KeyStore(path).create("a", None)
+    ApiKeyStore(path).create("a", None)
     damaged = path.read_bytes()[:-4]
     path.write_bytes(damaged)
     done = command(*action)
@@ -272,7 +272,7 @@ def test_no_other_text_is_a_key(text: str) -> None:
 
 
 def test_a_key_with_anything_changed_is_none(path: Path) -> None:
-    token = KeyStore(path).create("a", None)
+    token = ApiKeyStore(path).create("a", None)
     ring = KeyRing(read_keys(path))
     assert ring.find(token)
     for position in range(len(token)):

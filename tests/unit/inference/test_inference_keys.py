@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cloister_inference.access import AccessControl
 from cloister_inference.app import create_app
-from cloister_inference.credentials import KeyStore
+from cloister_inference.credentials import ApiKeyStore
 from cloister_inference.key_form import KeyForm
 from cloister_inference.options import KeyOptions, Options
 from cloister_shared.artifact import (
@@ -123,7 +123,7 @@ Serve = Callable[..., TestClient]
 @pytest.fixture(scope="module")
 def serve_keys(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
     api_keys = tmp_path_factory.mktemp("access") / "api-keys.json"
-    tokens = {name: KeyStore(api_keys).create(name, None) for name in OWNERS}
+    tokens = {name: ApiKeyStore(api_keys).create(name, None) for name in OWNERS}
 
     def serve_(folder: Path, **limits: Any) -> TestClient:
         options = Options(threads=2, max_batch=4, keys=KeyOptions(dir=folder, **limits))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister_inference.keystore import TOUCH_SECONDS, KeyStore
+from cloister_inference.keystore import TOUCH_SECONDS, EvaluationKeyStore
 from cloister_inference.problems import (
     InsufficientStorageError,
     OtherClientError,
@@ -36,11 +36,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> KeyStore:
-    return KeyStore(tmp_path / "keys", quota_bytes=100, days=10, clock=clock)
+def store(tmp_path: Path, clock: Clock) -> EvaluationKeyStore:
+    return EvaluationKeyStore(tmp_path / "keys", quota_bytes=100, days=10, clock=clock)
 
 
-def put(store: KeyStore, owner: str, content: bytes, client: str = CLIENT) -> str:
+def put(store: EvaluationKeyStore, owner: str, content: bytes, client: str = CLIENT) -> str:
     upload = store.begin(owner, len(content))
     try:
         upload.write(content)
@@ -55,7 +55,7 @@ def files(root: Path) -> list[str]:
     return sorted(path.suffix for path in (root / "keys").rglob("*") if path.is_file())
 
 
-def test_what_was_put_is_there_under_its_digest(store: KeyStore, tmp_path: Path) -> None:
+def test_what_was_put_is_there_under_its_digest(store: EvaluationKeyStore, tmp_path: Path) -> None:
     digest = put(store, "anna", b"x" * 40)
     assert digest == hashlib.sha256(b"x" * 40).hexdigest()
     held = store.find("anna", digest)
@@ -68,20 +68,20 @@ def test_what_was_put_is_there_under_its_digest(store: KeyStore, tmp_path: Path)
 
 
 @pytest.mark.parametrize("owner", ["anna", "../../etc", "", "a/b", "ü" * 300, "\0"])
-def test_any_name_can_own(store: KeyStore, owner: str, tmp_path: Path) -> None:
+def test_any_name_can_own(store: EvaluationKeyStore, owner: str, tmp_path: Path) -> None:
     digest = put(store, owner, b"x")
     assert store.find(owner, digest)
     assert {path.name for path in tmp_path.iterdir()} == {"keys"}
 
 
-def test_files_are_the_services_alone(store: KeyStore, tmp_path: Path) -> None:
+def test_files_are_the_services_alone(store: EvaluationKeyStore, tmp_path: Path) -> None:
     put(store, "anna", b"x")
     for path in (tmp_path / "keys").rglob("*"):
         assert path.name == ".lock" or not path.stat().st_mode & 0o077, path
 
 
 class TestQuota:
-    def test_counts_uploads_in_progress(self, store: KeyStore) -> None:
+    def test_counts_uploads_in_progress(self, store: EvaluationKeyStore) -> None:
         put(store, "anna", b"x" * 40)
         running = store.begin("anna", 40)
         with pytest.raises(InsufficientStorageError, match="20 are free"):
@@ -92,7 +92,7 @@ class TestQuota:
         store.begin("anna", 60).discard()
 
     def test_holds_when_many_begin_at_once(
-        self, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+        self, store: EvaluationKeyStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         allocate = os.posix_fallocate
 
@@ -113,7 +113,7 @@ class TestQuota:
             begun = [upload for upload in pool.map(begin, range(20)) if upload]
         assert len(begun) == 3
 
-    def test_is_free_again_after_removal(self, store: KeyStore) -> None:
+    def test_is_free_again_after_removal(self, store: EvaluationKeyStore) -> None:
         digest = put(store, "anna", b"x" * 100)
         with pytest.raises(InsufficientStorageError):
             store.begin("anna", 1)
@@ -122,7 +122,7 @@ class TestQuota:
 
 
 class TestOwners:
-    def test_share_what_is_equal(self, store: KeyStore) -> None:
+    def test_share_what_is_equal(self, store: EvaluationKeyStore) -> None:
         digest = put(store, "anna", b"x" * 40)
         assert put(store, "bert", b"x" * 40, OTHER_CLIENT) == digest
         assert len(store.digests()) == 1
@@ -138,7 +138,7 @@ class TestOwners:
         assert store.delete("bert", digest)
         assert store.digests() == set()
 
-    def test_have_a_key_for_one_client(self, store: KeyStore, tmp_path: Path) -> None:
+    def test_have_a_key_for_one_client(self, store: EvaluationKeyStore, tmp_path: Path) -> None:
         digest = put(store, "anna", b"x")
         with pytest.raises(OtherClientError):
             put(store, "anna", b"x", OTHER_CLIENT)
@@ -149,7 +149,9 @@ class TestOwners:
 
 
 class TestAge:
-    def test_keys_that_are_not_used_are_removed(self, store: KeyStore, clock: Clock) -> None:
+    def test_keys_that_are_not_used_are_removed(
+        self, store: EvaluationKeyStore, clock: Clock
+    ) -> None:
         old, used = put(store, "anna", b"old"), put(store, "anna", b"used")
         clock.now += 9 * DAY
         held = store.find("anna", used)
@@ -165,7 +167,7 @@ class TestAge:
         store.sweep()
         assert store.digests() == set()
 
-    def test_a_use_is_noted_once_an_hour(self, store: KeyStore, clock: Clock) -> None:
+    def test_a_use_is_noted_once_an_hour(self, store: EvaluationKeyStore, clock: Clock) -> None:
         digest = put(store, "anna", b"x")
         first = store.find("anna", digest)
         assert first
@@ -177,7 +179,7 @@ class TestAge:
             assert (held.used != first.used) == noted
 
     def test_a_use_of_what_was_removed_brings_nothing_back(
-        self, store: KeyStore, clock: Clock
+        self, store: EvaluationKeyStore, clock: Clock
     ) -> None:
         digest = put(store, "anna", b"x")
         held = store.find("anna", digest)
@@ -191,9 +193,9 @@ class TestAge:
 KILLED = """
 import sys, time
 from pathlib import Path
-from cloister_inference.keystore import KeyStore
+from cloister_inference.keystore import EvaluationKeyStore
 
-store = KeyStore(Path(sys.argv[1]), quota_bytes=100, days=10)
+store = EvaluationKeyStore(Path(sys.argv[1]), quota_bytes=100, days=10)
 upload = store.begin("anna", 60)
 upload.write(b"x" * 30)
 if sys.argv[2] == "between":
@@ -209,7 +211,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("moment", ["during", "between"])
 def test_what_a_killed_process_left_is_removed_and_what_lives_stays(
-    store: KeyStore, tmp_path: Path, moment: str
+    store: EvaluationKeyStore, tmp_path: Path, moment: str
 ) -> None:
     digest = put(store, "anna", b"kept")
     living = store.begin("bert", 10)
@@ -255,7 +257,7 @@ class TestDisk:
     )
     def test_trouble_is_said_and_leaves_nothing(
         self,
-        store: KeyStore,
+        store: EvaluationKeyStore,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         function: str,
@@ -275,7 +277,7 @@ class TestDisk:
         assert store.find("anna", kept)
 
     def test_a_record_that_cannot_be_written_takes_its_content_along(
-        self, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+        self, store: EvaluationKeyStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         upload = store.begin("anna", 1)
         upload.write(b"x")
@@ -297,7 +299,9 @@ class TestDisk:
         assert store.digests() == set()
         assert store.find("anna", digest) is None
 
-    def test_a_damaged_record_counts_as_none(self, store: KeyStore, tmp_path: Path) -> None:
+    def test_a_damaged_record_counts_as_none(
+        self, store: EvaluationKeyStore, tmp_path: Path
+    ) -> None:
         digest = put(store, "anna", b"x")
         (record,) = (tmp_path / "keys").rglob("*.json")
         record.write_text("{")
@@ -306,14 +310,16 @@ class TestDisk:
         put(store, "anna", b"x")
         assert store.find("anna", digest)
 
-    def test_forgetting_removes_it_from_all_owners(self, store: KeyStore) -> None:
+    def test_forgetting_removes_it_from_all_owners(self, store: EvaluationKeyStore) -> None:
         digest = put(store, "anna", b"x")
         put(store, "bert", b"x")
         store.forget(digest)
         assert store.find("anna", digest) is store.find("bert", digest) is None
         assert store.digests() == set()
 
-    def test_a_store_that_was_never_used_is_empty(self, store: KeyStore, tmp_path: Path) -> None:
+    def test_a_store_that_was_never_used_is_empty(
+        self, store: EvaluationKeyStore, tmp_path: Path
+    ) -> None:
         store.sweep()
         assert store.digests() == set()
         assert store.find("anna", "0" * 64) is None
@@ -321,7 +327,7 @@ class TestDisk:
         assert not (tmp_path / "keys").exists()
 
 
-def test_more_than_was_announced_is_not_written(store: KeyStore) -> None:
+def test_more_than_was_announced_is_not_written(store: EvaluationKeyStore) -> None:
     upload = store.begin("anna", 3)
     with pytest.raises(ValueError, match="3 bytes"):
         upload.write(b"1234")

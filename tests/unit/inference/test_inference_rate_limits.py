@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cloister_inference.access import AccessControl, Caller
 from cloister_inference.app import create_app
-from cloister_inference.credentials import KeyStore
+from cloister_inference.credentials import ApiKeyStore
 from cloister_inference.options import Options
 from cloister_inference.problems import BatchAboveRateError, RateLimitedError
 from cloister_inference.rate_limits import RateLimits, Unit
@@ -26,7 +26,7 @@ MODEL = "digits/versions/1"
 @pytest.fixture
 def clients(artifacts: Path, tmp_path: Path) -> Iterator[dict[str, TestClient]]:
     """The same service, as seen by the owners of two limited keys and one that is not."""
-    store = KeyStore(tmp_path / "api-keys.json")
+    store = ApiKeyStore(tmp_path / "api-keys.json")
     tokens = {
         name: store.create(name, rate)
         for name, rate in {"a": "6/minute", "b": "6/minute", "free": None}.items()

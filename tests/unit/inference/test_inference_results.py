@@ -8,9 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.data_plane import DataPlane
-from cloister_inference.evaluators import Evaluators
 from cloister_inference.metrics import Metrics
 from cloister_inference.options import Options
+from cloister_inference.scheduler import Scheduler
 from cloister_shared.classification import class_indices
 from cloister_shared.datasets import schema
 from cloister_shared.open_inference import encode_elements
@@ -134,9 +134,9 @@ def test_an_evaluation_stops_at_the_first_malformed_element() -> None:
         form, circuit = Form(), Circuit()
 
     metrics = Metrics()
-    with Evaluators(1, 4, metrics) as evaluators:
+    with Scheduler(1, 4, metrics) as scheduler:
         options = Options(threads=1, max_batch=4)
-        plane = DataPlane(None, evaluators, options, metrics)  # type: ignore[arg-type] # not used
+        plane = DataPlane(None, scheduler, options, metrics)  # type: ignore[arg-type] # not used
         with pytest.raises(ValueError, match="1"):
             asyncio.run(plane.evaluate(Model(), [b"good", b"bad"]))  # type: ignore[arg-type]
         assert not Circuit.evaluated

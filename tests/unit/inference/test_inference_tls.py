@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloister_inference.credentials import KeyStore
+from cloister_inference.credentials import ApiKeyStore
 from cloister_inference.tls import server_context
 from cloister_shared.errors import CloisterError
 
@@ -301,7 +301,7 @@ def test_an_open_service_on_loopback_says_so(start: Start) -> None:
 
 def test_a_published_service_follows_its_keys(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "api-keys.json"
-    store = KeyStore(path)
+    store = ApiKeyStore(path)
     token = store.create("a", None)
     process = start(CLOISTER_PUBLISHED_HOST=EVERYWHERE, CLOISTER_API_KEYS_PATH=str(path))
     process.wait_started()

@@ -5,7 +5,7 @@ import logging
 import sys
 from functools import partial
 
-from cloister_inference.credentials import KeyStore
+from cloister_inference.credentials import ApiKeyStore
 from cloister_inference.settings import Settings
 from cloister_shared.errors import CloisterError
 from cloister_shared.service import run_service
@@ -22,7 +22,7 @@ def manage(arguments: argparse.Namespace, settings: Settings) -> None:
     """
     if settings.api_keys_path is None:
         raise CloisterError("set CLOISTER_API_KEYS_PATH to the file that holds the API keys")
-    store = KeyStore(settings.api_keys_path)
+    store = ApiKeyStore(settings.api_keys_path)
     if arguments.action == "create":
         token = store.create(arguments.name, arguments.rate)
         # The only time that it is seen: standard output has it alone.
@@ -40,7 +40,7 @@ def manage(arguments: argparse.Namespace, settings: Settings) -> None:
         _list(store)
 
 
-def _list(store: KeyStore) -> None:
+def _list(store: ApiKeyStore) -> None:
     lines = [("NAME", "ID", "CREATED", "LIMIT")]
     lines += [
         (key.name, key.id, f"{key.created:%Y-%m-%dT%H:%M:%SZ}", key.rate or "-")

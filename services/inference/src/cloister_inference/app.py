@@ -19,7 +19,6 @@ from cloister_inference.data_plane import DataPlane
 from cloister_inference.endpoints import ROUTERS, inference
 from cloister_inference.endpoints.access import Authentication, count_request
 from cloister_inference.evaluation_keys import EvaluationKeys
-from cloister_inference.evaluators import Evaluators
 from cloister_inference.lifecycle import Lifecycle
 from cloister_inference.metrics import Metrics
 from cloister_inference.model import load_model
@@ -29,6 +28,7 @@ from cloister_inference.poller import Poller
 from cloister_inference.problems import install_handlers
 from cloister_inference.rate_limits import RateLimits
 from cloister_inference.repository import Repository
+from cloister_inference.scheduler import Scheduler
 from cloister_inference.telemetry import Telemetry
 from cloister_shared.registry import Registry
 
@@ -70,8 +70,8 @@ def create_app(
         with tempfile.TemporaryDirectory(prefix="cloister-inference-") as work_dir:
             load = partial(load_model, work_dir=Path(work_dir), evaluator=options.evaluator)
             repository = Repository(registry, load, metrics, keep=options.loaded_versions)
-            with Evaluators(options.threads, options.queue, metrics) as evaluators:
-                app.state.data_plane = DataPlane(repository, evaluators, options, metrics)
+            with Scheduler(options.threads, options.queue, metrics) as scheduler:
+                app.state.data_plane = DataPlane(repository, scheduler, options, metrics)
                 app.state.evaluation_keys = EvaluationKeys(repository, options.keys)
                 sweeping = asyncio.create_task(app.state.evaluation_keys.sweep())
                 poller = Poller(repository.look, options.poll_seconds).start()

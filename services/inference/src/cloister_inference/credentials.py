@@ -157,7 +157,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
         raise CloisterError(f"{path} is no file of API keys: {problems}") from None
 
 
-class KeyStore:
+class ApiKeyStore:
     """Changes the file of API keys; any number of processes may do so at the same time."""
 
     def __init__(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cloister_inference.evaluators import Evaluators
 from cloister_inference.metrics import Metrics
 from cloister_inference.model import Download, Model
 from cloister_inference.options import Options
@@ -25,6 +24,7 @@ from cloister_inference.protocol import (
     ModelParameters,
 )
 from cloister_inference.repository import Repository
+from cloister_inference.scheduler import Scheduler
 from cloister_shared.open_inference import CLIENT_DIGEST, CLIENT_DIGEST_PARAMETER
 
 ELEMENT_LENGTH_BYTES = 4
@@ -45,22 +45,22 @@ class DataPlane:
     """Everything that is asked of the service.
 
     Files are read and models compiled in threads of the event loop's own pool, and ciphertexts
-    evaluated in those of ``evaluators``, so that neither holds up the event loop or the other.
+    evaluated in those of the scheduler, so that neither holds up the event loop or the other.
     """
 
     def __init__(
-        self, repository: Repository, evaluators: Evaluators, options: Options, metrics: Metrics
+        self, repository: Repository, scheduler: Scheduler, options: Options, metrics: Metrics
     ) -> None:
         """Serve the models of a repository.
 
         Args:
             repository: the models.
-            evaluators: runs as many evaluations at a time as it has threads.
+            scheduler: runs as many evaluations at a time as it has threads.
             options: bounds of a batch, and of a request's time.
             metrics: times evaluations.
         """
         self._repository = repository
-        self._evaluators = evaluators
+        self._scheduler = scheduler
         self.metrics = metrics
         self.max_batch = options.max_batch
         self.deadline_seconds = options.deadline_seconds
@@ -161,7 +161,7 @@ class DataPlane:
             QueueFullError: they could not.
         """
         elements = body_bytes // (model.details.circuit.input_bytes + ELEMENT_LENGTH_BYTES)
-        self._evaluators.check_room(max(1, elements))
+        self._scheduler.check_room(max(1, elements))
 
     async def evaluate(
         self,
@@ -190,7 +190,7 @@ class DataPlane:
         observe = self.metrics.evaluate_seconds.labels(
             model.name, model.version, model.circuit.name
         ).observe
-        evaluated = await self._evaluators.run(
+        evaluated = await self._scheduler.run(
             [partial(_timed, model, payload, observe) for payload in payloads],
             deadline=deadline,
             gone=gone,

@@ -13,7 +13,7 @@ from pathlib import Path
 from cloister_inference import key_trial
 from cloister_inference.circuit import EncryptedCircuit
 from cloister_inference.keyset_cache import KeysetCache
-from cloister_inference.keystore import Held, KeyStore, check_client
+from cloister_inference.keystore import EvaluationKeyStore, Held, check_client
 from cloister_inference.model import KeyedCircuit, Model
 from cloister_inference.options import KeyOptions
 from cloister_inference.problems import (
@@ -75,7 +75,9 @@ class EvaluationKeys:
             options: folder and limits.
         """
         self._repository = repository
-        self._store = KeyStore(options.dir, quota_bytes=options.quota_bytes, days=options.days)
+        self._store = EvaluationKeyStore(
+            options.dir, quota_bytes=options.quota_bytes, days=options.days
+        )
         self._cache = KeysetCache(options.cache_bytes)
         self.limit = options.key_bytes
         """Bytes that one set may have."""

@@ -107,7 +107,7 @@ class Upload:
             self._stream.close()
 
 
-class KeyStore:
+class EvaluationKeyStore:
     """The evaluation keys of all owners.
 
     May be used from any number of threads and processes; its calls read and write files. Digests

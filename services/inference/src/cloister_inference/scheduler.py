@@ -54,7 +54,7 @@ class _Batch(Generic[Result]):
             self.future.set_exception(error)
 
 
-class Evaluators:
+class Scheduler:
     """Evaluates the elements of requests side by side, and refuses what it has no room for.
 
     Requests take turns, an element each, so that a single ciphertext waits for one element of every

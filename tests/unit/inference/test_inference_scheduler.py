@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from live_service import Gate
 
-from cloister_inference.evaluators import Evaluators
 from cloister_inference.metrics import Metrics
 from cloister_inference.problems import ClientGoneError, DeadlineError, QueueFullError
+from cloister_inference.scheduler import Scheduler
 
-Scenario = Callable[[Evaluators], Coroutine[Any, Any, None]]
+Scenario = Callable[[Scheduler], Coroutine[Any, Any, None]]
 
 
 def play(scenario: Scenario, *, threads: int = 1, limit: int = 8) -> Metrics:
     metrics = Metrics()
 
     async def main() -> None:
-        with Evaluators(threads, limit, metrics) as evaluators:
-            await scenario(evaluators)
+        with Scheduler(threads, limit, metrics) as scheduler:
+            await scenario(scheduler)
 
     asyncio.run(main())
     assert queued(metrics) == 0
@@ -65,12 +65,12 @@ async def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     threads=st.integers(1, 4),
 )
 def test_results_come_back_to_their_request_in_order(sizes: list[int], threads: int) -> None:
-    async def scenario(evaluators: Evaluators) -> None:
+    async def scenario(scheduler: Scheduler) -> None:
         calls = [
             [partial(str, f"{request}.{index}") for index in range(size)]
             for request, size in enumerate(sizes)
         ]
-        results = await asyncio.gather(*map(evaluators.run, calls))
+        results = await asyncio.gather(*map(scheduler.run, calls))
         assert results == [[call() for call in request] for request in calls]
 
     play(scenario, threads=threads, limit=sum(sizes))
@@ -79,8 +79,8 @@ def test_results_come_back_to_their_request_in_order(sizes: list[int], threads: 
 def test_every_thread_evaluates_side_by_side() -> None:
     together = threading.Barrier(3)
 
-    async def scenario(evaluators: Evaluators) -> None:
-        await evaluators.run([partial(together.wait, 60)] * 3)
+    async def scenario(scheduler: Scheduler) -> None:
+        await scheduler.run([partial(together.wait, 60)] * 3)
 
     play(scenario, threads=3)
 
@@ -88,21 +88,21 @@ def test_every_thread_evaluates_side_by_side() -> None:
 def test_what_does_not_fit_is_refused_and_hurts_nothing_else() -> None:
     gate = Gate()
 
-    async def scenario(evaluators: Evaluators) -> None:
-        first = await start(evaluators.run(batch(gate, "a", 5)))
+    async def scenario(scheduler: Scheduler) -> None:
+        first = await start(scheduler.run(batch(gate, "a", 5)))
         with pytest.raises(QueueFullError) as refused:
-            await evaluators.run(batch(gate, "b", 4))
+            await scheduler.run(batch(gate, "b", 4))
         assert int(refused.value.headers["Retry-After"]) >= 1
         with pytest.raises(QueueFullError):
-            evaluators.check_room(4)
-        evaluators.check_room(3)
-        second = await start(evaluators.run(batch(gate, "c", 3)))
+            scheduler.check_room(4)
+        scheduler.check_room(3)
+        second = await start(scheduler.run(batch(gate, "c", 3)))
         with pytest.raises(QueueFullError):
-            evaluators.check_room(1)
+            scheduler.check_room(1)
         gate.open()
         assert await first == ["a0", "a1", "a2", "a3", "a4"]
         assert await second == ["c0", "c1", "c2"]
-        evaluators.check_room(8)
+        scheduler.check_room(8)
 
     play(scenario)
     assert not [name for name in gate.entered if name.startswith(b"b")]
@@ -111,10 +111,10 @@ def test_what_does_not_fit_is_refused_and_hurts_nothing_else() -> None:
 def test_requests_take_turns() -> None:
     gate = Gate()
 
-    async def scenario(evaluators: Evaluators) -> None:
-        large = await start(evaluators.run(batch(gate, "a", 5)))
+    async def scenario(scheduler: Scheduler) -> None:
+        large = await start(scheduler.run(batch(gate, "a", 5)))
         await entered(gate, 1)
-        others = [await start(evaluators.run(batch(gate, name, 1))) for name in "bc"]
+        others = [await start(scheduler.run(batch(gate, name, 1))) for name in "bc"]
         gate.open()
         await asyncio.gather(large, *others)
 
@@ -125,16 +125,16 @@ def test_requests_take_turns() -> None:
 def test_after_the_deadline_what_has_not_begun_is_dropped() -> None:
     gate = Gate()
 
-    async def scenario(evaluators: Evaluators) -> None:
+    async def scenario(scheduler: Scheduler) -> None:
         with pytest.raises(DeadlineError) as late:
-            await evaluators.run(batch(gate, "a", 4), deadline=time.monotonic() + 0.05)
+            await scheduler.run(batch(gate, "a", 4), deadline=time.monotonic() + 0.05)
         assert int(late.value.headers["Retry-After"]) >= 1
         # The one that had begun still takes its place.
-        evaluators.check_room(7)
+        scheduler.check_room(7)
         with pytest.raises(QueueFullError):
-            evaluators.check_room(8)
+            scheduler.check_room(8)
         gate.open()
-        assert await evaluators.run(batch(gate, "b", 1)) == ["b0"]
+        assert await scheduler.run(batch(gate, "b", 1)) == ["b0"]
 
     play(scenario)
     assert gate.entered == [b"a0", b"b0"]
@@ -143,9 +143,9 @@ def test_after_the_deadline_what_has_not_begun_is_dropped() -> None:
 def test_past_the_deadline_nothing_is_begun() -> None:
     gate = Gate()
 
-    async def scenario(evaluators: Evaluators) -> None:
+    async def scenario(scheduler: Scheduler) -> None:
         with pytest.raises(DeadlineError):
-            await evaluators.run(batch(gate, "a", 1), deadline=time.monotonic() - 1)
+            await scheduler.run(batch(gate, "a", 1), deadline=time.monotonic() - 1)
 
     play(scenario)
     assert not gate.entered
@@ -154,23 +154,23 @@ def test_past_the_deadline_nothing_is_begun() -> None:
 def test_what_nobody_waits_for_is_dropped() -> None:
     gate = Gate()
 
-    async def scenario(evaluators: Evaluators) -> None:
+    async def scenario(scheduler: Scheduler) -> None:
         gone = asyncio.Event()
 
         async def leave() -> None:
             await gone.wait()
 
-        left = await start(evaluators.run(batch(gate, "a", 3), gone=leave))
-        cancelled = await start(evaluators.run(batch(gate, "b", 3)))
+        left = await start(scheduler.run(batch(gate, "a", 3), gone=leave))
+        cancelled = await start(scheduler.run(batch(gate, "b", 3)))
         await entered(gate, 1)
         gone.set()
         with pytest.raises(ClientGoneError):
             await left
         cancelled.cancel()
         await asyncio.sleep(0.01)
-        evaluators.check_room(7)
+        scheduler.check_room(7)
         gate.open()
-        assert await evaluators.run(batch(gate, "c", 2), gone=leave_never) == ["c0", "c1"]
+        assert await scheduler.run(batch(gate, "c", 2), gone=leave_never) == ["c0", "c1"]
 
     play(scenario)
     assert gate.entered == [b"a0", b"c0", b"c1"]
@@ -189,8 +189,8 @@ def test_the_watch_ends_with_the_request() -> None:
         finally:
             ended.append(True)
 
-    async def scenario(evaluators: Evaluators) -> None:
-        await evaluators.run([str] * 2, gone=watch)
+    async def scenario(scheduler: Scheduler) -> None:
+        await scheduler.run([str] * 2, gone=watch)
         await asyncio.sleep(0)
         assert ended == [True]
 
@@ -204,13 +204,13 @@ def test_a_failure_is_the_requests_alone() -> None:
     def fail() -> str:
         raise ZeroDivisionError("a defect")
 
-    async def scenario(evaluators: Evaluators) -> None:
-        bad = evaluators.run([fail, *batch(gate, "a", 2)])
-        good = evaluators.run(batch(gate, "b", 3))
+    async def scenario(scheduler: Scheduler) -> None:
+        bad = scheduler.run([fail, *batch(gate, "a", 2)])
+        good = scheduler.run(batch(gate, "b", 3))
         failed, results = await asyncio.gather(bad, good, return_exceptions=True)
         assert isinstance(failed, ZeroDivisionError)
         assert results == ["b0", "b1", "b2"]
-        assert await evaluators.run(batch(gate, "c", 1)) == ["c0"]
+        assert await scheduler.run(batch(gate, "c", 1)) == ["c0"]
 
     play(scenario)
 
@@ -218,11 +218,11 @@ def test_a_failure_is_the_requests_alone() -> None:
 def test_retry_after_follows_the_queue_and_the_time_of_evaluations() -> None:
     gate = Gate()
 
-    async def scenario(evaluators: Evaluators) -> None:
-        await evaluators.run([partial(time.sleep, 0.4)])
-        waiting = await start(evaluators.run(batch(gate, "a", 8)))
+    async def scenario(scheduler: Scheduler) -> None:
+        await scheduler.run([partial(time.sleep, 0.4)])
+        waiting = await start(scheduler.run(batch(gate, "a", 8)))
         with pytest.raises(QueueFullError) as refused:
-            evaluators.check_room(1)
+            scheduler.check_room(1)
         # 8 evaluations of 0.4 s by 1 thread, and whatever the machine added.
         assert int(refused.value.headers["Retry-After"]) >= 4
         gate.open()
@@ -234,8 +234,8 @@ def test_retry_after_follows_the_queue_and_the_time_of_evaluations() -> None:
 def test_it_ends_without_those_that_have_not_begun() -> None:
     gate = Gate()
 
-    async def scenario(evaluators: Evaluators) -> None:
-        left = await start(evaluators.run(batch(gate, "a", 3)))
+    async def scenario(scheduler: Scheduler) -> None:
+        left = await start(scheduler.run(batch(gate, "a", 3)))
         await entered(gate, 1)
         threading.Timer(0.05, gate.open).start()
         left.cancel()
@@ -245,9 +245,9 @@ def test_it_ends_without_those_that_have_not_begun() -> None:
 
 
 def test_waits_are_timed() -> None:
-    async def scenario(evaluators: Evaluators) -> None:
-        await evaluators.run([str] * 3)
-        await evaluators.run([str] * 2)
+    async def scenario(scheduler: Scheduler) -> None:
+        await scheduler.run([str] * 3)
+        await scheduler.run([str] * 2)
 
     metrics = play(scenario)
     count = metrics.registry.get_sample_value("cloister_queue_duration_seconds_count")
