@@ -1,5 +1,6 @@
 """Connections: what is no request, heads without end, connections without a request."""
 
+import asyncio
 import json
 import socket
 import time
@@ -9,11 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import Response
 from live_service import connect, read_answer, serving
+from uvicorn.server import ServerState
 
 from cloister_inference import connections
 from cloister_inference.app import create_app
+from cloister_inference.connections import BoundedProtocol
 from cloister_inference.options import Options
 from cloister_shared.registry import Registry
 
@@ -56,6 +60,48 @@ def test_a_head_has_an_end(live: httpx.Client, piece: bytes) -> None:
             for _ in range(2000):
                 connection.sendall(piece)
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
+
+
+class Sent(asyncio.Transport):
+    """Keeps what a protocol answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.data += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+@pytest.mark.parametrize(("header_bytes", "taken"), [(60_000, True), (70_000, False)])
+def test_a_head_that_comes_in_one_read_has_an_end(
+    tmp_path: Path, header_bytes: int, taken: bool
+) -> None:
+    async def answer() -> tuple[bytes, bool]:
+        config = uvicorn.Config(create_app(Registry(tmp_path), Options(threads=1, max_batch=1)))
+        config.load()
+        sent = Sent()
+        protocol = BoundedProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+        protocol.connection_made(sent)
+        protocol.data_received(HEAD + b"X-Long: " + b"x" * header_bytes + b"\r\n\r\n")
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if sent.data:
+                break
+        answered = sent.data, sent.closed
+        protocol.connection_lost(None)
+        return answered
+
+    data, closed = asyncio.run(answer())
+    assert data.startswith(b"HTTP/1.1 200 " if taken else b"HTTP/1.1 400 ")
+    assert closed is not taken
 
 
 def test_long_heads_and_many_of_them_are_taken(live: httpx.Client) -> None:

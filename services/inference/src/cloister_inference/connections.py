@@ -56,8 +56,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._reads_head = True
 
     def on_headers_complete(self) -> None:
-        """Note that a head ends."""
+        """Note that a head ends.
+
+        Raises:
+            ValueError: it is too long; the parser makes an answer of it.
+        """
         self._end_head()
+        # It may have come in one read.
+        if sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+            raise ValueError("the head is too long")
         super().on_headers_complete()
 
     def pause_writing(self) -> None:
