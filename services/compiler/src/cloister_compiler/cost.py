@@ -7,15 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_compiler.quantisation import QuantisedModel
+from cloister_shared.security import CURVE_BIAS, CURVE_SLOPE
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-# The 128-bit curve for binary keys that Concrete 2.10 optimises with: log2 of the standard
-# deviation of the noise, relative to the modulus, against the LWE dimension.
-# Source: https://github.com/zama-ai/concrete, tools/parameter-curves
-CURVE_SLOPE = -0.025696778711484593
-CURVE_BIAS = 2.675931372549016
 SMALLEST_DIMENSION = 512
 """The smallest that its optimiser takes."""
 ERROR_PROBABILITY = 2.0**-40

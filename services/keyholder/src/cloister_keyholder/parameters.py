@@ -15,13 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from cloister_keyholder.errors import UnsafeParameters
+from cloister_shared.security import CURVE_BIAS, CURVE_SLOPE
 
-# The 128-bit curve for binary keys of the security curves that Concrete 2.10 optimises with: the
-# smallest standard deviation of the noise, relative to the modulus, that is safe for a dimension.
-# Source: https://github.com/zama-ai/concrete, tools/parameter-curves
-CURVE_SLOPE = -0.025696778711484593
-CURVE_BIAS = 2.675931372549016
 SMALLEST_DIMENSION = 450
+"""From which the security curve was fitted."""
 MODULUS_BITS = 64
 LARGEST_DIMENSION = 1 << 14
 SMALLEST_LOG2_STD = 2 - MODULUS_BITS
