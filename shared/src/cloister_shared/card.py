@@ -12,10 +12,11 @@ from cloister_shared.schema import DatasetSchema
 
 
 class RoundMetrics(BaseModel):
-    """What one round of training measured, over the sites that replied in it.
+    """What one round of training came to, over the sites that replied in it.
 
     Accuracy and loss are of the global model as the sites received it in this round, on the rows
-    that each keeps for validation, averaged by number of rows.
+    that each keeps for validation, averaged by number of rows. They are missing where sites do not
+    report any, under differential privacy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,10 +24,13 @@ class RoundMetrics(BaseModel):
     round: int = Field(ge=1)
     sites: int = Field(ge=1)
     failures: int = Field(ge=0)
-    examples: int = Field(ge=1)
-    accuracy: float = Field(ge=0, le=1)
-    loss: float = Field(ge=0, allow_inf_nan=False)
+    examples: int | None = Field(default=None, ge=1)
+    """Rows fitted, where sites say how many they have."""
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    loss: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Mean cross-entropy, in nats."""
+    epsilon: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Spent up to and with this round, at the card's delta, under differential privacy."""
     seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
@@ -41,6 +45,39 @@ class FinalMetrics(BaseModel):
     """Mean cross-entropy, in nats."""
 
 
+class DifferentialPrivacy(BaseModel):
+    """The guarantee that a model was trained under: client-level central differential privacy.
+
+    What anyone can learn from the model and from every global model before it is bounded whether
+    or not one site took part (add or remove one site), against whoever does not see the sites'
+    updates themselves.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    noise_multiplier: float = Field(gt=0, allow_inf_nan=False)
+    """Standard deviation of the noise in units of ``clipping_norm``, on the sum of the updates."""
+    clipping_norm: float = Field(gt=0, allow_inf_nan=False)
+    """Largest l2 norm of one site's update."""
+    delta: float = Field(gt=0, lt=1)
+    epsilon: float = Field(ge=0, allow_inf_nan=False)
+    """Spent by all rounds together."""
+
+
+class Federation(BaseModel):
+    """How the updates of sites became one model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: str
+    """One of ``cloister_shared.strategies``."""
+    parameters: dict[str, float | int] = {}
+    """Of the strategy."""
+    secure_aggregation: bool = False
+    """Whether the server saw sums of updates only."""
+    differential_privacy: DifferentialPrivacy | None = None
+
+
 class ModelCard(BaseModel):
     """Name, task, estimator, schema, metrics and versions of one trained model."""
 
@@ -51,8 +88,11 @@ class ModelCard(BaseModel):
     parameters: dict[str, Any]
     data: DatasetSchema
     out_of_bounds: OutOfBounds = "refuse"
+    federation: Federation | None = None
+    """Missing where the model was trained in one place."""
     rounds: tuple[RoundMetrics, ...]
-    final: FinalMetrics
+    final: FinalMetrics | None = None
+    """Missing where sites report no metrics."""
     libraries: dict[str, str]
     created: datetime
 

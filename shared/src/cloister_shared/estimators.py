@@ -19,6 +19,8 @@ class Estimator:
     family: Literal["linear", "tree"]
     """Linear: the circuit computes scores, needs no evaluation keys, and sites can train it
     together. Tree: it computes class probabilities and needs evaluation keys."""
+    has_proximal_term: bool = False
+    """Whether its objective can draw a site towards the global model, which FedProx needs."""
 
 
 ESTIMATORS = {

@@ -4,6 +4,25 @@ import os
 
 SERVER_APP = "cloister_trainer.app:app"
 CLIENT_APP = "cloister_client.app:app"
+"""Serves every kind of message; what is secure aggregation's shows in the message itself."""
+
+BUNDLE = f"""\
+[project]
+name = "cloister"
+version = "1.0.0"
+description = "Names what is installed in the images; carries no code."
+
+[tool.flwr.app]
+publisher = "cloister"
+
+[tool.flwr.app.components]
+serverapp = "{SERVER_APP}"
+clientapp = "{CLIENT_APP}"
+
+[tool.flwr.app.config]
+"""
+"""The pyproject.toml that is all of the bundle (FAB) a run is submitted with: a site refuses any
+other."""
 
 ARRAYS = "arrays"
 """Record of the model's arrays, under the names ``COEF`` and ``INTERCEPT``."""
@@ -19,6 +38,17 @@ ESTIMATOR = "estimator"
 PARAMETERS = "parameters"
 """The estimator's parameters as JSON."""
 OUT_OF_BOUNDS = "out-of-bounds"
+ROUND = "server-round"
+"""Number of the round, from 1."""
+TASK = "task"
+"""What a site is to do under secure aggregation, where every message is of type train."""
+TASK_TRAIN = "train"
+TASK_EVALUATE = "evaluate"
+CLIPPING_NORM = "clipping-norm"
+"""Largest l2 norm of the update a site may send; absent: it is not clipped."""
+REPORT = "report"
+"""Whether a site says how many rows it has and how the received model does on them. If not, its
+weight in the average is 1."""
 
 EXAMPLES = "num-examples"
 """Rows the site fitted; the weight of its arrays in the average."""

@@ -17,22 +17,6 @@ COMPLETED = "finished:completed"
 
 log = logging.getLogger(__name__)
 
-_BUNDLE = f"""\
-[project]
-name = "cloister"
-version = "1.0.0"
-description = "Names what is installed in the images; carries no code."
-
-[tool.flwr.app]
-publisher = "cloister"
-
-[tool.flwr.app.components]
-serverapp = "{flower.SERVER_APP}"
-clientapp = "{flower.CLIENT_APP}"
-
-[tool.flwr.app.config]
-"""
-
 
 @dataclass(frozen=True)
 class RunState:
@@ -62,7 +46,7 @@ class FlowerRuns:
             f'[superlink]\ndefault = "{CONNECTION}"\n\n'
             f'[superlink.{CONNECTION}]\naddress = "{superlink}"\ninsecure = true\n'
         )
-        (self._bundle / "pyproject.toml").write_text(_BUNDLE)
+        (self._bundle / "pyproject.toml").write_text(flower.BUNDLE)
 
     def environment(self) -> dict[str, str]:
         """Return the environment for Flower's programs, with this configuration."""

@@ -1,0 +1,1 @@
+"""Registers the public keys of sites that hold a join token."""

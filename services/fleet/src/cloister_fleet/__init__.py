@@ -1,0 +1,1 @@
+"""The one address at which sites reach the federation."""

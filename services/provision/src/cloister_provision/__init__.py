@@ -1,0 +1,1 @@
+"""Makes the federation's certificates and secrets where they are missing."""
