@@ -14,6 +14,7 @@ import pytest
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_trainer import __main__ as trainer
+from cloister_trainer import following
 from cloister_trainer.__main__ import train_once
 from cloister_trainer.plan import inputs_digest
 from cloister_trainer.settings import Settings
@@ -120,7 +121,7 @@ class Flower:
         """Run this Python code in place of the SuperExec, and then wait for its end."""
         self._script(
             "flower-superexec",
-            f"#!{sys.executable}\nimport json, os, pathlib, signal, sys, time\n"
+            f"#!{sys.executable}\nimport fcntl, json, os, pathlib, signal, sys, time\n"
             f"folder = pathlib.Path({str(self.folder)!r})\n"
             "def end(*_):\n    (folder / 'terminated').touch()\n    sys.exit(0)\n"
             "signal.signal(signal.SIGTERM, end)\n"
@@ -135,7 +136,9 @@ class Flower:
         line = json.dumps({"event": event} | fields)
         return (
             f"path = pathlib.Path({str(path)!r}); path.parent.mkdir(exist_ok=True)\n"
-            f"path.open('a').write({line!r} + '\\n')\n"
+            # Held until the end of the process, as the ServerApp does.
+            "events = path.open('a'); fcntl.flock(events, fcntl.LOCK_EX)\n"
+            f"events.write({line!r} + '\\n'); events.flush()\n"
         )
 
     def calls(self, command: str) -> list[str]:
@@ -181,7 +184,8 @@ def flower(
     tmp_path: Path, superlink: str, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> Flower:
     monkeypatch.setattr(trainer, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(trainer, "STATE_SECONDS", 0.02)
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(following, "STATE_SECONDS", 0.02)
     settings = make_settings(superlink=superlink, start_deadline=60)
     settings.superexec_secret.write_text("secret")
     fake = Flower(tmp_path / "bin", superlink, settings)
@@ -297,7 +301,7 @@ def test_a_superlink_that_is_away_for_a_while_ends_nothing(
 def test_a_superlink_that_stays_away_ends_it(
     flower: Flower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "UNANSWERED_SECONDS", 0.1)
+    monkeypatch.setattr(following, "UNANSWERED_SECONDS", 0.1)
     flower.answer("state", **{"success": False, "error-message": "connection refused"})
     fails_and_is_stopped(flower, "connection refused")
 
