@@ -1,9 +1,11 @@
 """Holds one shard and runs a SuperNode for it until it is stopped."""
 
+import sys
 import threading
 
 import httpx
 
+from cloister_client.check import command
 from cloister_client.lease import leased_shard
 from cloister_client.settings import Settings
 from cloister_client.supernode import keep_running
@@ -27,7 +29,8 @@ def run_site(settings: Settings) -> None:
 
 def main() -> None:
     """Entry point of ``python -m cloister_client``."""
-    run_service("client", Settings, run_site)
+    arguments = sys.argv[1:]
+    run_service("client", Settings, command(arguments) if arguments else run_site)
 
 
 if __name__ == "__main__":
