@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from cloister_client.rows import (
-    BLOCK_ROWS,
     PROBLEMS_SHOWN,
     Columns,
     InvalidRows,
     RowChecker,
     Rows,
+    block_rows,
     find_columns,
 )
 from cloister_shared.scaling import OutOfBounds
@@ -82,11 +82,12 @@ def read_csv(path: Path, data: DatasetSchema, out_of_bounds: OutOfBounds, column
     """
     form = _form(path, data, columns)
     capacity = _most_rows(path, data)
-    # Whatever pyarrow says of a file that it does not take, it says with values and without lines.
+    fast = RowChecker(path, data, out_of_bounds, place="line", capacity=capacity, limit=1)
+    # What pyarrow says of a file that it does not take has values in it, and no lines.
     with suppress(pa.ArrowInvalid, InvalidRows):
-        checker = RowChecker(path, data, out_of_bounds, place="line", capacity=capacity, limit=1)
-        _read_fast(path, form, checker)
-        return checker.rows()
+        _read_fast(path, form, fast)
+        return fast.rows()
+    del fast
     checker = RowChecker(path, data, out_of_bounds, place="line", capacity=capacity)
     _read_with_lines(path, form, data, checker)
     return checker.rows()
@@ -103,7 +104,7 @@ def _form(path: Path, data: DatasetSchema, columns: Columns) -> _Form:
             ["it is not text in UTF-8: export it as CSV with the encoding UTF-8, not compressed"],
         )
     needed = {feature.name for feature in data.features} | {columns.label}
-    headers = {delimiter: _header(path, delimiter) for delimiter in DELIMITERS}
+    headers = {delimiter: _header(path, delimiter, needed) for delimiter in DELIMITERS}
     delimiter = max(DELIMITERS, key=lambda one: len(needed.intersection(headers[one][0])))
     names, lines = headers[delimiter]
     if any(map(_UNDECODED.search, names)):
@@ -113,13 +114,11 @@ def _form(path: Path, data: DatasetSchema, columns: Columns) -> _Form:
     return _Form(delimiter, lines, len(names), find_columns(path, names, data, columns))
 
 
-def _header(path: Path, delimiter: str) -> tuple[list[str], int]:
-    """Return the names of the columns, and the number of lines down to their own."""
-    try:
+def _header(path: Path, delimiter: str, needed: set[str]) -> tuple[list[str], int]:
+    """Return the names in the first line that is not empty, and the number of its last line."""
+    with suppress(csv.Error):
         for _, last_line, cells in _lines(path, delimiter):
-            return [cell.strip() for cell in cells], last_line
-    except csv.Error:
-        pass
+            return [cell if cell in needed else cell.strip() for cell in cells], last_line
     return [], 0
 
 
@@ -196,7 +195,9 @@ def _read_with_lines(path: Path, form: _Form, data: DatasetSchema, checker: RowC
     except csv.Error:
         block.flush()
         checker.refuse(
-            first, "in this line or the next is a quote that does not end, or one within a cell"
+            first,
+            "this line, or the next, has a quote that does not end or that is within a cell, or a "
+            f"cell of more than {csv.field_size_limit()} characters",
         )
     block.flush()
 
@@ -206,6 +207,7 @@ class _Block:
 
     def __init__(self, data: DatasetSchema, form: _Form, checker: RowChecker) -> None:
         self._n_features = data.n_features
+        self._most = block_rows(data)
         self._positions = form.positions
         self._checker = checker
         self._clear()
@@ -226,7 +228,7 @@ class _Block:
                 self._reasons[row, column] = reason
         self._labels.append(label)
         self._lines.append(line)
-        if len(self._reasons) >= PROBLEMS_SHOWN or len(self._lines) >= BLOCK_ROWS:
+        if len(self._reasons) >= PROBLEMS_SHOWN or len(self._lines) >= self._most:
             self.flush()
 
     def flush(self) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloister_client.rows import BLOCK_ROWS, InvalidRows, RowChecker, Rows
+from cloister_client.rows import InvalidRows, RowChecker, Rows, block_rows
 from cloister_shared.npz import read_labelled
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema
@@ -39,8 +39,8 @@ def read_npz(path: Path, data: DatasetSchema, out_of_bounds: OutOfBounds) -> Row
             ],
         )
     checker = RowChecker(path, data, out_of_bounds, place="row", capacity=len(features))
-    for start in range(0, len(features), BLOCK_ROWS):
-        rows = range(len(features))[start : start + BLOCK_ROWS]
+    for start in range(0, len(features), block_rows(data)):
+        rows = range(len(features))[start : start + block_rows(data)]
         block = slice(rows.start, rows.stop)
         checker.add(features[block].astype(np.float64), labels[block].tolist(), rows)
     return checker.rows()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pa_compute
 import pyarrow.parquet as pa_parquet
 
-from cloister_client.rows import BLOCK_ROWS, Columns, InvalidRows, RowChecker, Rows, find_columns
+from cloister_client.rows import Columns, InvalidRows, RowChecker, Rows, block_rows, find_columns
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema
 
@@ -73,7 +73,7 @@ def _read(
     checker = RowChecker(path, data, out_of_bounds, place="row", capacity=file.metadata.num_rows)
     start = 0
     # One thread, as a process that serves one site has one core.
-    for batch in file.iter_batches(BLOCK_ROWS, columns=[*features, label], use_threads=False):
+    for batch in file.iter_batches(block_rows(data), columns=[*features, label], use_threads=False):
         values = np.empty((batch.num_rows, data.n_features))
         for column, name in enumerate(features):
             values[:, column] = _floats(batch.column(name))

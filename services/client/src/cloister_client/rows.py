@@ -16,8 +16,8 @@ from cloister_shared.schema import DatasetSchema
 
 PROBLEMS_SHOWN = 20
 """Reading ends when so many problems are found."""
-BLOCK_ROWS = 1 << 14
-"""Rows that are checked at a time, so that checking needs little memory beside the rows."""
+BLOCK_VALUES = 1 << 19
+"""Values that are checked at a time, so that checking needs little memory beside the rows."""
 _NAMES_SHOWN = 10
 _NUMBER_LIKE = re.compile(r"^[^A-Za-z]*[0-9]")
 
@@ -43,6 +43,11 @@ class Rows:
 
     features: Floats
     classes: npt.NDArray[np.int64]
+
+
+def block_rows(data: DatasetSchema) -> int:
+    """Return how many rows are read and checked at a time."""
+    return max(1, BLOCK_VALUES // data.n_features)
 
 
 class InvalidRows(CloisterError):  # noqa: N818 - named for what is wrong, as the key holder's

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_client.folder import data_file, read_description, read_rows
-from cloister_client.rows import BLOCK_ROWS, Columns, Rows
+from cloister_client.rows import Columns, Rows, block_rows
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema
 
@@ -67,8 +67,9 @@ def split(data: DatasetSchema, rows: Rows) -> Shard:
     fitted[order[:n_validation]] = False
     validation = Sample(rows.features[~fitted], rows.classes[~fitted])
     end = 0
-    for start in range(0, count, BLOCK_ROWS):
-        kept = rows.features[start : start + BLOCK_ROWS][fitted[start : start + BLOCK_ROWS]]
+    for start in range(0, count, block_rows(data)):
+        block = slice(start, start + block_rows(data))
+        kept = rows.features[block][fitted[block]]
         rows.features[end : end + len(kept)] = kept
         end += len(kept)
     return Shard(data, Sample(rows.features[:end], rows.classes[fitted]), validation)
