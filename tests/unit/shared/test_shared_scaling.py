@@ -1,5 +1,6 @@
 """Features from declared bounds to [0, 1]."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -157,11 +158,9 @@ def test_there_are_misfits_exactly_where_rows_are_refused(
     out_of_bounds: OutOfBounds, values: np.ndarray[Any, Any]
 ) -> None:
     found = misfits(values, SCHEMA, out_of_bounds, 1)
-    try:
-        to_unit(values, SCHEMA, out_of_bounds)
-    except CloisterError as refusal:
-        assert found
-        assert f"row {found[0].row}, " in str(refusal)
-        assert found[0].why in str(refusal)
+    if found:
+        told = re.escape(f"row {found[0].row}, ") + ".*" + re.escape(found[0].why)
+        with pytest.raises(CloisterError, match=told):
+            to_unit(values, SCHEMA, out_of_bounds)
     else:
-        assert not found
+        to_unit(values, SCHEMA, out_of_bounds)
