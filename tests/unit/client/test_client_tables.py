@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloister_client import csv_rows
 from cloister_client.folder import data_file, read_rows
 from cloister_client.rows import Columns, Rows
 from cloister_client.shard import Shard, read_shard
@@ -281,6 +282,29 @@ def test_a_file_of_many_blocks_keeps_its_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.features[:-1], found.features[:-1])
     np.testing.assert_array_equal(again.features[-1], [0.1, 0.2, 0.3])
     np.testing.assert_array_equal(again.classes[:-1], found.classes[:-1])
+
+
+def test_no_line_of_a_cell_is_taken_for_a_row_wherever_the_file_is_cut(tmp_path: Path) -> None:
+    line = 'no,1,2,3,"{}\nyes,9,9,9,x"\n'
+    lines = [line.format("x" * (row % 40)) for row in range(120_000)]
+    path = written(tmp_path, "label,a,b,c,note\n" + "".join(lines))
+    found = read(path, columns=Columns(ignored=frozenset({"note"})))
+    assert found.classes.tolist() == [0] * len(lines)
+
+
+def test_a_well_formed_file_is_read_the_fast_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: object) -> None:
+        raise AssertionError("read by lines, several times as slow")
+
+    monkeypatch.setattr(csv_rows, "_read_with_lines", slow)
+    note = "x" * 100 + "\n" + "y" * 100
+    content = "\n\r\na;b;c;label;note\r\n" + f'1;2.5;3e0;no;"{note}"\r\n\r\n' * 10_000
+    ignored = Columns(ignored=frozenset({"note"}))
+    assert len(read(written(tmp_path, content), columns=ignored).classes) == 10_000
+    with pytest.raises(AssertionError):
+        read(written(tmp_path, content.replace("2.5", "2,5")), columns=ignored)
 
 
 @pytest.mark.parametrize("name", ["shard.npz", "rows.csv", "ROWS.CSV", "rows.parquet"])
