@@ -13,10 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloister_client import csv_rows
 from cloister_client.folder import data_file, read_rows
 from cloister_client.rows import Columns, Rows
+from cloister_client.shard import Shard, read_shard
+from cloister_client.training import evaluate, fit
+from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import estimator
 from cloister_shared.schema import DatasetSchema, Feature, Label
+from cloister_shared.weights import LinearWeights
+
+Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 NO_COLUMNS = Columns()
 
@@ -276,6 +284,29 @@ def test_a_file_of_many_blocks_keeps_its_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.classes[:-1], found.classes[:-1])
 
 
+def test_no_line_of_a_cell_is_taken_for_a_row_wherever_the_file_is_cut(tmp_path: Path) -> None:
+    line = 'no,1,2,3,"{}\nyes,9,9,9,x"\n'
+    lines = [line.format("x" * (row % 40)) for row in range(120_000)]
+    path = written(tmp_path, "label,a,b,c,note\n" + "".join(lines))
+    found = read(path, columns=Columns(ignored=frozenset({"note"})))
+    assert found.classes.tolist() == [0] * len(lines)
+
+
+def test_a_well_formed_file_is_read_the_fast_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: object) -> None:
+        raise AssertionError("read by lines, several times as slow")
+
+    monkeypatch.setattr(csv_rows, "_read_with_lines", slow)
+    note = "x" * 100 + "\n" + "y" * 100
+    content = "\n\r\na;b;c;label;note\r\n" + f'1;2.5;3e0;no;"{note}"\r\n\r\n' * 10_000
+    ignored = Columns(ignored=frozenset({"note"}))
+    assert len(read(written(tmp_path, content), columns=ignored).classes) == 10_000
+    with pytest.raises(AssertionError):
+        read(written(tmp_path, content.replace("2.5", "2,5")), columns=ignored)
+
+
 @pytest.mark.parametrize("name", ["shard.npz", "rows.csv", "ROWS.CSV", "rows.parquet"])
 def test_the_one_file_of_rows_is_found(name: str, tmp_path: Path) -> None:
     for other in (name, "schema.json", ".hidden.csv", "notes.txt", "old.csv.gz"):
@@ -296,3 +327,67 @@ def test_none_or_several_files_of_rows_are_listed(tmp_path: Path) -> None:
         data_file(tmp_path)
     with pytest.raises(CloisterError, match=r"absent cannot be read \(No such file"):
         data_file(tmp_path / "absent")
+
+
+PARAMETERS: dict[str, Any] = {"penalty": "l2", "C": 1.0, "max_iter": 20, "warm_start": True}
+
+
+def site_of(
+    folder: Path, data: DatasetSchema, features: np.ndarray[Any, Any], labels: Any
+) -> Shard:
+    """Write rows as CSV with the schema beside them, and read them as a site does."""
+    (folder / "schema.json").write_text(data.model_dump_json())
+    header = [*(feature.name for feature in data.features), "label"]
+    as_csv(";")(folder, header, features.tolist(), list(labels))
+    return read_shard(folder, "refuse")
+
+
+def fitted(shard: Shard) -> tuple[LinearWeights, LinearWeights]:
+    """Return what a site receives and what it makes of it."""
+    generator = np.random.default_rng(5)
+    received = LinearWeights(
+        generator.normal(size=(shard.data.n_outputs, shard.data.n_features)),
+        generator.normal(size=shard.data.n_outputs),
+    )
+    row = estimator("LogisticRegression")
+    result = fit(row, PARAMETERS, received, shard.train, shard.data)
+    result.check(shard.data)
+    return received, result
+
+
+@pytest.mark.parametrize("present", [(0, 3, 4, 9), (6, 7), (2,)])
+def test_a_site_that_lacks_classes_trains_on_those_it_has(
+    present: tuple[int, ...], digits_data: Data, tmp_path: Path
+) -> None:
+    features, labels = digits_data
+    kept = np.isin(labels, present)
+    shard = site_of(tmp_path, schema("digits"), features[kept], labels[kept])
+    assert set(np.concatenate([shard.train.classes, shard.validation.classes])) == set(present)
+    received, result = fitted(shard)
+    absent = np.setdiff1d(np.arange(10), present)
+    np.testing.assert_array_equal(result.coef[absent], received.coef[absent])
+    np.testing.assert_array_equal(result.intercept[absent], received.intercept[absent])
+    assert not np.isclose(result.intercept[list(present)], received.intercept[list(present)]).any()
+    before, after = evaluate(received, shard.validation), evaluate(result, shard.validation)
+    assert after.loss < before.loss
+
+
+@pytest.mark.parametrize("present", ["malignant", "benign"])
+def test_a_site_with_one_of_two_classes_keeps_what_it_received(
+    present: str, breast_cancer_data: Data, tmp_path: Path
+) -> None:
+    features, labels = breast_cancer_data
+    kept = labels == present
+    shard = site_of(tmp_path, schema("breast_cancer"), features[kept], labels[kept])
+    received, result = fitted(shard)
+    np.testing.assert_array_equal(result.coef, received.coef)
+    np.testing.assert_array_equal(result.intercept, received.intercept)
+    measured = evaluate(result, shard.validation)
+    assert measured.examples == len(shard.validation.classes)
+    assert np.isfinite(measured.loss)
+
+
+def test_a_site_of_two_rows_trains(digits_data: Data, tmp_path: Path) -> None:
+    shard = site_of(tmp_path, schema("digits"), digits_data[0][:2], digits_data[1][:2])
+    assert len(shard.train.classes) == len(shard.validation.classes) == 1
+    fitted(shard)
