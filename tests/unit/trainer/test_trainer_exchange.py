@@ -14,7 +14,7 @@ class Timed(LocalGrid):
     """Sites 1 to n, of which each replies some seconds after it was asked."""
 
     def __init__(self, *seconds: float) -> None:
-        super().__init__({node: self._echo for node in range(1, len(seconds) + 1)})
+        super().__init__(dict.fromkeys(range(1, len(seconds) + 1), self._echo))
         self.seconds = seconds
         self.now = 500.0
         self.pulls: list[float] = []
