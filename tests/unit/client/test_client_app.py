@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from cloister_client.app import SHARD_DIR, app
 from cloister_client.shard import read_shard
-from cloister_client.training import evaluate, fit
+from cloister_client.training import fit, measure
 from cloister_shared import flower
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
@@ -72,7 +72,7 @@ def test_a_fit_carries_new_weights_and_the_metrics_of_those_received(site: Path)
     arrays = content.array_records[flower.ARRAYS]
     assert np.array_equal(arrays[flower.COEF].numpy(), expected.coef)
     assert np.array_equal(arrays[flower.INTERCEPT].numpy(), expected.intercept)
-    metrics = evaluate(received, shard.validation)
+    metrics = measure(received, shard.validation)
     assert dict(content.metric_records[flower.METRICS]) == {
         flower.EXAMPLES: 270,
         flower.VALIDATION_EXAMPLES: 30,
@@ -85,7 +85,7 @@ def test_an_evaluation_carries_metrics_and_nothing_else(site: Path) -> None:
     weights = some_weights()
     content = ask(site, "evaluate", weights)
     assert set(content) == {flower.METRICS}
-    loss = evaluate(weights, read_shard(site, "refuse").validation).loss
+    loss = measure(weights, read_shard(site, "refuse").validation).loss
     assert content.metric_records[flower.METRICS][flower.LOSS] == loss
 
 
