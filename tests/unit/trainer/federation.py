@@ -34,27 +34,35 @@ class LocalGrid(Grid):
         self.sites = sites
         self.silent: set[int] = set()
         self.sent: list[Message] = []
+        self._replies: dict[str, Message] = {}
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.sites)
 
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return [self._push(message) for message in messages]
+
+    def _push(self, message: Message) -> str:
+        # As Flower's grid does.
+        message.metadata.__dict__["_message_id"] = message.object_id
+        message_id, node = message.metadata.message_id, message.metadata.dst_node_id
+        self.sent.append(message)
+        if node not in self.silent:
+            try:
+                self._replies[message_id] = self.sites[node](message)
+            except Exception as error:  # noqa: BLE001 - as Flower does with a ClientApp
+                self._replies[message_id] = Message(Error(1, str(error)), reply_to=message)
+        return message_id
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._replies.pop(key) for key in list(message_ids) if key in self._replies]
+
+    # What the trainer does not use.
+
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        assert timeout is not None
-        replies = []
-        for message in messages:
-            self.sent.append(message)
-            node = message.metadata.dst_node_id
-            if node in self.silent:
-                continue
-            try:
-                replies.append(self.sites[node](message))
-            except Exception as error:  # noqa: BLE001 - as Flower does with a ClientApp
-                replies.append(Message(Error(1, str(error)), reply_to=message))
-        return replies
-
-    # What the strategy does not use.
+        raise NotImplementedError
 
     def set_run(self, run: Any) -> None:
         raise NotImplementedError
@@ -64,10 +72,4 @@ class LocalGrid(Grid):
         raise NotImplementedError
 
     def create_message(self, *_: Any, **__: Any) -> Message:
-        raise NotImplementedError
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         raise NotImplementedError

@@ -25,6 +25,11 @@ MakeSettings = Callable[..., Settings]
         {"out_of_bounds": "clip"},
         {"rounds": 4},
         {"clients": 4},
+        {"min_replies": 1},
+        {"strategy": "FedAdam"},
+        {"secure_aggregation": True},
+        {"noise_multiplier": 0.5},
+        {"epsilon_budget": 3.0},
     ],
 )
 def test_another_training_has_another_digest(
@@ -48,7 +53,6 @@ def test_alpha_matters_where_it_is_used(
         {"start_deadline": 1},
         {"settle_seconds": 1},
         {"round_timeout": 1},
-        {"min_replies": 1},
         {"retrain": True},
         {"models_dir": "elsewhere"},
         {"work_dir": "elsewhere"},
