@@ -53,9 +53,20 @@ def quantisation_range(sites: int) -> int:
     return min(1 << (most.bit_length() - 1), MAX_QUANTISATION)
 
 
-def pack_metrics(accuracy: float, loss: float, clipping_range: float) -> npt.NDArray[np.float64]:
-    """Return accuracy and loss as values in [0, ``clipping_range``], which can be summed masked."""
-    return clipping_range * np.array([accuracy, loss / LOSS_LIMIT])
+def pack_tail(
+    clipping_range: float, accuracy: float | None = None, loss: float | None = None
+) -> npt.NDArray[np.float64]:
+    """Return what a site sends after its update: a constant, and its metrics if it reports any.
+
+    From the mean of the constant the trainer sees that the masks came off.
+
+    Args:
+        clipping_range: largest magnitude of a value that can be masked; all are within it.
+        accuracy: in [0, 1].
+        loss: from 0 to ``LOSS_LIMIT`` nats; both or neither.
+    """
+    metrics = [] if accuracy is None or loss is None else [accuracy, loss / LOSS_LIMIT]
+    return clipping_range * np.array([1.0, *metrics])
 
 
 def unpack_metrics(mean: npt.NDArray[np.float64], clipping_range: float) -> tuple[float, float]:
@@ -63,7 +74,7 @@ def unpack_metrics(mean: npt.NDArray[np.float64], clipping_range: float) -> tupl
 
     Rounding can carry a mean past the ends of its range by less than a step; it is moved back.
     """
-    accuracy, loss = mean / clipping_range
+    _, accuracy, loss = mean / clipping_range
     return float(np.clip(accuracy, 0, 1)), float(max(loss, 0.0)) * LOSS_LIMIT
 
 

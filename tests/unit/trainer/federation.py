@@ -5,6 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.serde import (
+    context_from_proto,
+    context_to_proto,
+    message_from_proto,
+    message_to_proto,
+)
 from flwr.serverapp import Grid
 
 from cloister_client.app import SHARD_DIR, app
@@ -19,7 +25,10 @@ class Site:
         self._context = Context(1, 1, {SHARD_DIR: str(folder)}, RecordDict(), {})
 
     def __call__(self, message: Message) -> Message:
-        return app(message, self._context)
+        reply = app(message, self._context)
+        # Between two messages a site's context lies with its node.
+        self._context = context_from_proto(context_to_proto(self._context))
+        return reply
 
 
 class LocalGrid(Grid):
@@ -48,8 +57,10 @@ class LocalGrid(Grid):
         message_id, node = message.metadata.message_id, message.metadata.dst_node_id
         self.sent.append(message)
         if node not in self.silent:
+            # A site has a message of its own, as after a way through a network.
+            received = message_from_proto(message_to_proto(message))
             try:
-                self._replies[message_id] = self.sites[node](message)
+                self._replies[message_id] = self.sites[node](received)
             except Exception as error:  # noqa: BLE001 - as Flower does with a ClientApp
                 self._replies[message_id] = Message(Error(1, str(error)), reply_to=message)
         return message_id

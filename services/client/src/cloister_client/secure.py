@@ -19,7 +19,7 @@ from cloister_client.secure_rules import limits_of, secure_rules
 from cloister_client.training import measure, train
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
-from cloister_shared.secure_aggregation import pack_metrics, strengthen
+from cloister_shared.secure_aggregation import pack_tail, strengthen
 from cloister_shared.weights import LinearWeights
 
 Arrays = list[npt.NDArray[np.float64]]
@@ -44,8 +44,8 @@ class SecureSite(NumPyClient):
             config: as of a plain message, and the task.
 
         Returns:
-            To train: the updates of coefficients and intercepts and, unless sites report nothing,
-            the packed metrics. To evaluate: the packed metrics. Then the weight in the mean.
+            To train, the updates of coefficients and intercepts; then the packed tail, with
+            metrics unless sites report nothing. And the weight of all that in the mean.
 
         Raises:
             CloisterError: what is asked cannot be given; a value or the weight is beyond the
@@ -67,8 +67,11 @@ class SecureSite(NumPyClient):
                 examples = metrics.examples
             else:
                 raise CloisterError(f"{flower.TASK} is none that this site does")
-            if metrics is not None:
-                arrays.append(pack_metrics(metrics.accuracy, metrics.loss, clipping_range))
+            arrays.append(
+                pack_tail(clipping_range)
+                if metrics is None
+                else pack_tail(clipping_range, metrics.accuracy, metrics.loss)
+            )
             self._limits.check(arrays, examples)
         return arrays, examples, {}
 
