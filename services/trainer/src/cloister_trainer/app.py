@@ -21,11 +21,13 @@ from cloister_shared.registry import Registry
 from cloister_shared.service import load_settings
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
+from cloister_trainer.checkpoint import Checkpoint, Checkpoints
 from cloister_trainer.collection import Collection
 from cloister_trainer.events import EventHandler, EventLog, run_events
 from cloister_trainer.exchange import Exchange
 from cloister_trainer.plain import PlainCollection
 from cloister_trainer.plan import estimator_parameters, federation, inputs_digest
+from cloister_trainer.progress import Replies, seconds_left
 from cloister_trainer.rounds import Course, Privacy, Training, run_rounds
 from cloister_trainer.settings import Settings
 from cloister_trainer.sites import wait_for_sites
@@ -44,6 +46,8 @@ def main(grid: Grid, context: Context) -> None:
     log = logging.getLogger("cloister_trainer")
     log.setLevel(logging.INFO)
     log.addHandler(EventHandler(events))
+    # Never closed: the trainer notices by it when this process has ended.
+    events.hold()
     try:
         published = train(grid, settings, events)
     except Exception as error:
@@ -53,13 +57,17 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def train(grid: Grid, settings: Settings, events: EventLog) -> int:
-    """Run the whole training and return the number of the version published.
+    """Run the whole training, or the rest of it, and return the number of the version published.
 
     Raises:
         CloisterError: too few sites, a round or the final evaluation without its quorum, or
             weights that did not move.
     """
-    data, initial = schema(settings.dataset), LinearWeights.zeros(schema(settings.dataset))
+    data, registry = schema(settings.dataset), Registry(settings.models_dir)
+    initial, digest = LinearWeights.zeros(data), inputs_digest(settings)
+    published = registry.published_from(settings.name, digest)
+    before = published.manifest.version if published else 0
+    checkpoints = Checkpoints(settings.checkpoints_dir, settings.name, digest, before)
 
     def await_sites() -> list[int]:
         return wait_for_sites(
@@ -70,14 +78,12 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
             settle=settings.settle_seconds,
         )
 
-    def after_round(course: Course) -> None:
-        events.write("round", **course.rounds[-1].model_dump())
-
     # The trainer gives up on a run of which it hears nothing, and waiting can take as long.
     events.write("waiting", expected=settings.clients)
     sites = await_sites()
     events.write("started", sites=len(sites), expected=settings.clients, rounds=settings.rounds)
-    collection = _collection(Exchange(grid), settings, await_sites)
+    replies = Replies(events)
+    collection = _collection(Exchange(grid, replies), settings, await_sites)
     training = Training(
         data=data,
         rounds=settings.rounds,
@@ -86,13 +92,48 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
         privacy=_privacy(settings),
     )
     course = Course(initial)
+    if (checkpoint := checkpoints.load(data)) is not None:
+        _restore(training, course, checkpoint)
+        events.write("resumed", after=len(course.rounds), rounds=settings.rounds)
+    replies.round = len(course.rounds) + 1
+
+    def after_round(reached: Course) -> None:
+        checkpoints.save(_checkpoint(training, reached))
+        done = len(reached.rounds)
+        events.write(
+            "round",
+            **reached.rounds[-1].model_dump(),
+            rounds=settings.rounds,
+            seconds_left=seconds_left(reached.rounds, settings.rounds),
+        )
+        replies.round = done + 1
+
     run_rounds(training, course, after_round)
     if np.array_equal(course.weights.coef, initial.coef):
         raise CloisterError("the weights did not move: nothing was learnt, nothing is published")
+    replies.round = None
     final = collection.evaluate(course.weights)
     if final is not None:
         events.write("final", **final.model_dump())
-    return _publish(settings, course, final)
+    number = _publish(settings, course, final)
+    checkpoints.discard()
+    return number
+
+
+def _checkpoint(training: Training, course: Course) -> Checkpoint:
+    return Checkpoint(
+        weights=course.weights,
+        rounds=tuple(course.rounds),
+        strategy=training.aggregation.state(),
+        privacy=training.privacy.state() if training.privacy is not None else None,
+    )
+
+
+def _restore(training: Training, course: Course, checkpoint: Checkpoint) -> None:
+    course.weights, course.rounds = checkpoint.weights, list(checkpoint.rounds)
+    training.aggregation.restore(checkpoint.strategy)
+    if training.privacy is not None:
+        training.privacy.restore(checkpoint.privacy or {})
 
 
 def _collection(
