@@ -105,7 +105,7 @@ def test_an_estimator_that_is_not_known_is_refused(site: Path) -> None:
         ask(site, "train", some_weights(), name="os.system")
 
 
-QUIET = {flower.REPORT: False, flower.CLIPPING_NORM: 0.5}
+QUIET: dict[str, Any] = {flower.REPORT: False, flower.CLIPPING_NORM: 0.5}
 """What a trainer under differential privacy sends."""
 
 
@@ -146,7 +146,7 @@ def test_a_site_that_is_to_report_nothing_tells_no_reason(
 @pytest.mark.parametrize("norm", [0.0, -1.0, float("inf"), float("nan"), 1, "1"])
 def test_a_clipping_norm_that_is_none_is_refused(site: Path, norm: Any) -> None:
     with pytest.raises(CloisterError, match="clipping-norm"):
-        ask(site, "train", some_weights(), **{flower.CLIPPING_NORM: norm})
+        ask(site, "train", some_weights(), **dict[str, Any]({flower.CLIPPING_NORM: norm}))
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])

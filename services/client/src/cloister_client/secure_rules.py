@@ -134,7 +134,8 @@ def _check_setup(configs: ConfigRecord) -> None:
 
 
 def _check_neighbours(configs: ConfigRecord, state: Mapping[str, Any]) -> None:
-    neighbours = len(configs) - 1  # Beside the stage; this site is among them.
+    # Flower reads the names as numbers, of which "2" and "02" are one. This site is among them.
+    neighbours = len({int(name) for name in configs if name != Key.STAGE})
     least, most = int(state[Key.THRESHOLD]), int(state[Key.SHARE_NUMBER])
     _require(
         least <= neighbours <= most,
@@ -144,7 +145,7 @@ def _check_neighbours(configs: ConfigRecord, state: Mapping[str, Any]) -> None:
 
 def _check_sources(configs: ConfigRecord, state: Mapping[str, Any]) -> None:
     sources = _integers(configs, Key.SOURCE_LIST)
-    known = set(state["public_keys_dict:K"]) - {state["nid"]}
+    known = set(state.get("public_keys_dict:K", [])) - {state["nid"]}
     _require(
         len(set(sources)) == len(sources) and set(sources) <= known,
         "shares must come once each, from sites whose keys came before",
