@@ -72,18 +72,20 @@ class LocalGrid(Grid):
     """Hands every message to the site it is for, and an error where the site raises.
 
     Attributes:
+        online: nodes that are; all there are where it is None.
         silent: nodes that are online and do not reply in time.
         sent: every message that was sent.
     """
 
     def __init__(self, sites: dict[int, Answer]) -> None:
         self.sites = sites
+        self.online: set[int] | None = None
         self.silent: set[int] = set()
         self.sent: list[Message] = []
         self._replies: dict[str, Message] = {}
 
     def get_node_ids(self) -> Iterable[int]:
-        return list(self.sites)
+        return list(self.sites if self.online is None else self.online)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return [self._push(message) for message in messages]

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 POLL_SECONDS = 0.2
@@ -15,8 +16,6 @@ SITES_PER_POLL = 25
 """Replies that are outstanding for a poll every ``POLL_SECONDS``; with more it is the rarer, since
 the SuperLink looks up every one of them."""
 RETRY_SECONDS = 1.0
-NOT_SENT = 1
-"""Error code of a reply that stands for a message which the SuperLink did not take."""
 
 Result = TypeVar("Result")
 OnReplies = Callable[[int, int, float], None]
@@ -72,13 +71,15 @@ class Exchange(Grid):
             return []
         accepted = list(self._persist(partial(self._grid.push_messages, sent), deadline))
         replies = [
-            Message(Error(NOT_SENT, "the SuperLink does not know the site"), reply_to=message)
+            Message(
+                Error(ErrorCode.NODE_UNAVAILABLE, "the SuperLink does not know the site"),
+                reply_to=message,
+            )
             for message, message_id in zip(sent, accepted, strict=True)
             if not message_id
         ]
         missing = {message_id for message_id in accepted if message_id}
         while missing:
-            # Once more at the deadline: the SuperLink may have been away until then.
             pulled = self._persist(partial(self._pull, frozenset(missing)), deadline)
             replies += pulled
             missing -= {reply.metadata.reply_to_message_id for reply in pulled}

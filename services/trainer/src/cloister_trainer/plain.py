@@ -2,11 +2,13 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from cloister_shared import flower
@@ -19,6 +21,14 @@ from cloister_trainer.records import to_record, to_weights
 
 METRICS = {flower.EXAMPLES, flower.VALIDATION_EXAMPLES, flower.ACCURACY, flower.LOSS}
 """What a site reports, unless it is told not to: then the first alone, which is 1."""
+
+LOST = {
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    ErrorCode.NODE_UNAVAILABLE,
+}
+"""Errors that the SuperLink makes, and no site."""
+POLL_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -102,20 +112,51 @@ class PlainCollection:
     def _ask(
         self, message_type: str, weights: LinearWeights, config: ConfigRecord
     ) -> tuple[int, list[Message]]:
-        """Return how many sites were asked, and their replies."""
+        """Ask all sites that are online, and return how many that were and their replies.
+
+        A reply that was lost on its way, or a site that went away, is no failure of that site:
+        where the quorum depends on it, such sites are asked again once they are back, as they are
+        after a restart of the SuperLink.
+        """
+        deadline = time.monotonic() + self._timeout
         nodes = list(self._grid.get_node_ids())
         if len(nodes) < self._quorum:
             nodes = self._await_sites()
-        log.info("asking %d sites", len(nodes))
         content = RecordDict({flower.ARRAYS: to_record(weights), flower.CONFIG: config})
-        messages = [Message(content, dst_node_id=node, message_type=message_type) for node in nodes]
-        return len(nodes), list(self._grid.send_and_receive(messages, timeout=self._timeout))
-
-    def _valid(self, replies: list[Message], *, with_arrays: bool) -> list[Message]:
+        asked: set[int] = set()
+        replies: list[Message] = []
+        while nodes:
+            asked |= set(nodes)
+            messages = [
+                Message(content, dst_node_id=node, message_type=message_type) for node in nodes
+            ]
+            timeout = max(deadline - time.monotonic(), 0.0)
+            received = list(self._grid.send_and_receive(messages, timeout=timeout))
+            lost = [reply for reply in received if _is_lost(reply)]
+            replies += [reply for reply in received if not _is_lost(reply)]
+            done = {reply.metadata.src_node_id for reply in replies}
+            needed = self._quorum - sum(not reply.has_error() for reply in replies)
+            nodes = self._await_back(done, needed, deadline) if lost and needed > 0 else []
         # In the order of the sites, not of arrival: sums of floats depend on their order, and a
         # training that is repeated or resumed is to come to the same weights.
-        ordered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
-        return valid_replies(ordered, self._data, with_arrays=with_arrays, reports=self._reports)
+        return len(asked), sorted([*replies, *lost], key=lambda one: one.metadata.src_node_id)
+
+    def _await_back(self, done: set[int], needed: int, deadline: float) -> list[int]:
+        """Return sites that are online and not done, once they are as many as needed."""
+        log.warning("%d more replies are needed: waiting for sites that went away", needed)
+        while time.monotonic() + POLL_SECONDS < deadline:
+            time.sleep(POLL_SECONDS)
+            nodes = set(self._grid.get_node_ids()) - done
+            if len(nodes) >= needed:
+                return sorted(nodes)
+        return []
+
+    def _valid(self, replies: list[Message], *, with_arrays: bool) -> list[Message]:
+        return valid_replies(replies, self._data, with_arrays=with_arrays, reports=self._reports)
+
+
+def _is_lost(reply: Message) -> bool:
+    return reply.has_error() and reply.error.code in LOST
 
 
 def weighted_metrics(replies: list[Message]) -> FinalMetrics:
