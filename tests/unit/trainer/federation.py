@@ -29,7 +29,7 @@ class Site:
     """One site, which answers from its folder."""
 
     def __init__(self, folder: Path, **node_config: bool) -> None:
-        config = {SHARD_DIR: str(folder), **node_config}
+        config: dict[str, bool | float | int | str] = {SHARD_DIR: str(folder), **node_config}
         self._context = Context(1, 1, config, RecordDict(), {})
 
     def __call__(self, message: Message) -> Message:
