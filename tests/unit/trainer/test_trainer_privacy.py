@@ -124,7 +124,7 @@ def test_a_clipped_update_keeps_its_direction_and_the_others_their_value() -> No
     ]
     far, near, same = GaussianPrivacy(1.0, 2.5, 1e-5).clip(before, replies)
     assert weights_of(far).coef == pytest.approx(np.array([[2.5, 1.0]]))
-    assert weights_of(far).intercept == pytest.approx([1.0])
+    assert weights_of(far).intercept == pytest.approx([2.0])
     assert np.array_equal(weights_of(near).coef, [[1.1, 1.0]])
     assert np.array_equal(weights_of(same).coef, before.coef)
 
