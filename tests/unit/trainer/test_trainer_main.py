@@ -304,6 +304,6 @@ def test_a_superlink_that_stays_away_ends_it(
 
 def test_without_the_secret_nothing_is_submitted(flower: Flower) -> None:
     flower.settings.superexec_secret.unlink()
-    with pytest.raises(CloisterError, match=r"superexec\.secret is missing: the server makes it"):
+    with pytest.raises(CloisterError, match=r"superexec\.secret is missing: provision makes it"):
         train_once(flower.settings)
     assert flower.calls("run") == []
