@@ -131,6 +131,7 @@ def test_a_new_token_takes_effect(make_enrolment: MakeEnrolment, tmp_path: Path)
 
     class Replacing(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
+            del timeout
             path.write_text("cloister_join_2")
             return False
 
@@ -148,6 +149,7 @@ def test_a_file_that_is_no_token_is_not_sent(
 
     class Once(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
+            del timeout
             self.set()
             return True
 

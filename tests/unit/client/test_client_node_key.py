@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_ssh_private_key,
     load_ssh_public_key,
 )
-from flwr.supernode.cli.flower_supernode import load_ssh_private_key
 
 from cloister_client.node_key import ensure_node_key
 from cloister_enrolment.public_key import read_public_key

@@ -139,9 +139,8 @@ def test_it_is_given_its_key_and_what_it_trusts(
         node.wait_ready()
     (start,) = node.starts()
     trust = ["--root-certificates", "/ca.crt"] if ca_path else []
-    assert (
-        start[1:5] == ["--auth-supernode-private-key", "/data/node.key", *trust, "--superlink"][:4]
-    )
+    secure = ["--auth-supernode-private-key", "/data/node.key", *trust]
+    assert start[1:] == [*secure, "--superlink", "sl:8000", *start[-4:]]
     assert "--insecure" not in start
 
 
@@ -163,7 +162,11 @@ def test_stopped_while_it_waits_to_be_let_in_it_starts_nothing(
     make_node: Callable[..., FakeSuperNode], tmp_path: Path
 ) -> None:
     node = make_node()
-    with kept_running(tmp_path, admit=lambda stop: stop.wait(WAIT) and None):
+
+    def never(stop: threading.Event) -> None:
+        stop.wait(WAIT)
+
+    with kept_running(tmp_path, admit=never):
         pass
     assert node.starts() == []
 
