@@ -36,7 +36,7 @@ def run_demo(demo: Demo, folder: Path) -> None:
     Raises:
         ServiceFailedError: a service ended badly.
     """
-    superlink, dealer, inference, *runtimes = free_ports(3 + demo.clients)
+    superlink, dealer, inference = free_ports(3)
     secret = folder / "control" / "superexec.secret"
     # As many shards as sites: every row is at some site.
     deal = {"dataset": demo.dataset, "shards": demo.clients, "clients": demo.clients}
@@ -71,14 +71,13 @@ def run_demo(demo: Demo, folder: Path) -> None:
         needed += [dealing, server]
 
         _say(f"training across {demo.clients} sites")
-        for number, runtime in enumerate(runtimes, start=1):
+        for number in range(1, demo.clients + 1):
             client = processes.start(
                 f"client-{number}",
                 "cloister_client",
                 superlink=f"127.0.0.1:{superlink}",
                 dealer_url=f"http://127.0.0.1:{dealer}",
                 data_dir=folder / f"client-{number}",
-                runtime_port=runtime,
             )
             needed.append(client)
         processes.start(

@@ -30,7 +30,7 @@ class Settings(ServiceSettings):
     """A site's own folder with shard.npz and schema.json; with it no dealer is asked."""
     data_dir: Path = Path("data")
     """Where the client keeps its key, its id and its leased shard."""
-    runtime_port: int = Field(default=9094, ge=1, le=65535)
-    """Loopback port at which the SuperNode's own ClientApp processes reach it."""
+    message_seconds: float = Field(default=600, gt=0)
+    """Longest time for the work on one message; after it the work is given up and fails."""
     lease_patience_seconds: float = Field(default=90, gt=0)
     """How long to wait for a dealer, and for a shard to become free."""
