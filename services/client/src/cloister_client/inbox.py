@@ -27,7 +27,7 @@ RUNS_KEPT = 4
 """Runs of which the state is kept: more are not at work at the same time."""
 SHORTEST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 3.0
-PAUSE_SHARE = 0.1
+PAUSE_SHARE = 0.2
 """Of the time since the last message, the pause before asking again: what waiting costs stays
 small beside what a round takes, and many nodes do not ask a SuperLink to death."""
 FORGET_SECONDS = 60.0

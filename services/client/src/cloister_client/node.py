@@ -58,7 +58,8 @@ def _import_estimators() -> None:
 
 
 def _terminate_at_eof() -> None:
-    while sys.stdin.buffer.read(1 << 16):
+    # Not through sys.stdin, whose lock the end of the process would wait for.
+    while os.read(sys.stdin.fileno(), 1 << 16):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

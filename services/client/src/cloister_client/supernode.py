@@ -13,6 +13,7 @@ from pathlib import Path
 from cloister_client.connection import Connection
 from cloister_shared.flower import flower_environment
 
+COMMAND = (sys.executable, "-m", "cloister_client.node")
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0
 """A SuperNode says goodbye within about 2 seconds of SIGTERM."""
@@ -38,9 +39,7 @@ def keep_running(
         stop: ends it and all of its processes at once: the rows are no longer this client's.
     """
     command = [
-        sys.executable,
-        "-m",
-        "cloister_client.node",
+        *COMMAND,
         "--superlink",
         connection.superlink,
         "--shard-dir",

@@ -45,15 +45,14 @@ class Worker:
 
     def __init__(self, work: Work) -> None:
         self._control, theirs = Pipe()
-        # Frozen objects are not touched by the children's garbage collection, and the pages they
-        # lie on stay shared.
+        # Frozen objects are touched by no garbage collection, here or there, and the pages with
+        # them stay shared.
         gc.collect()
         gc.freeze()
         self._pid = os.fork()
         if self._pid == 0:
             self._control.close()
             _be(lambda: _fork_for_each(theirs, work))
-        gc.unfreeze()
         theirs.close()
 
     def run(self, job: list[bytes], seconds: float) -> list[bytes]:
