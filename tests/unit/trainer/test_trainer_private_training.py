@@ -9,7 +9,7 @@ import pytest
 from federation import Answer, LocalGrid, Site, deal_sites
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
-from cloister_client.app import REQUIRE_SECURE_AGGREGATION
+from cloister_client.site import REQUIRE_SECURE_AGGREGATION
 from cloister_dealer.settings import Settings as DealerSettings
 from cloister_shared import flower
 from cloister_shared.artifact import CARD, WEIGHTS
