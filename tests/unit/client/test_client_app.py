@@ -139,7 +139,7 @@ def test_a_site_that_is_to_report_nothing_tells_no_reason(
     assert str(told.value) == "the site could not answer; its own log says why"
     assert told.value.__cause__ is None
     # The site itself has it.
-    assert "row 7, feature pixel_0_3" in caplog.text
+    assert "row 7 (counted from 0), column 'pixel_0_3'" in caplog.text
     with pytest.raises(CloisterError, match="row 7"):
         ask(site, "train", some_weights())
 

@@ -51,7 +51,7 @@ def keep_running(
         "--superlink",
         connection.superlink,
         "--node-config",
-        json.dumps(site.node_config()),
+        json.dumps(site.node_config(), separators=(",", ":")),
         "--message-seconds",
         str(message_seconds),
         "--until-eof",
