@@ -136,7 +136,6 @@ class Federation:
             "site_name": name,
             "shard_dir": self.site,
             "data_dir": self.folder / name,
-            "runtime_port": free_ports(1)[0],
         }
         client = self.processes.start(name, "cloister_client", **(settings | changes))
         self.clients.append(client)
