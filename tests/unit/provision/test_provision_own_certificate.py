@@ -20,8 +20,8 @@ MakeSettings = Callable[..., Settings]
 NAME = "fl.hospital.example"
 
 
-def is_taken(root: Path, name: str, trusted: str = "trust/ca.crt") -> bool:
-    pem = root / "fleet-tls/tls.pem"
+def is_taken(root: Path, name: str, trusted: str = "trust/ca.crt", served: str = "tls.pem") -> bool:
+    pem = root / "fleet-tls" / served
     try:
         verify_server(pem, pem, root / trusted, name)
     except ssl.SSLCertVerificationError:
@@ -37,6 +37,8 @@ def test_it_takes_the_place_of_the_federations_own(
     root = settings.federation_dir
     assert is_taken(root, NAME)
     assert not is_taken(root, "fleet")
+    # Sites on the same machine reach it by the service's name.
+    assert is_taken(root, "fleet", served="inside.pem")
     # Who trusts the federation's CA alone does not take it; its services are reached all the same.
     assert not is_taken(root, NAME, "ca/ca.crt")
     trusted = (root / "trust/ca.crt").read_bytes()
@@ -88,6 +90,19 @@ def test_no_private_key_among_the_cas_gets_to_the_sites(
     settings = make_settings(federation_names=NAME, **own_files.write(authorities=together))
     provision(settings)
     assert b"PRIVATE" not in (settings.federation_dir / "trust/ca.crt").read_bytes()
+
+
+def test_one_file_may_have_both(make_settings: MakeSettings, own_files: OwnFiles) -> None:
+    files = own_files.write()
+    both = files["tls_certificate_file"].read_bytes() + files["tls_key_file"].read_bytes()
+    for name in ("tls_certificate_file", "tls_key_file"):
+        files[name].write_bytes(both)
+    settings = make_settings(federation_names=NAME, **files)
+    provision(settings)
+    pem = (settings.federation_dir / "fleet-tls/tls.pem").read_bytes()
+    assert pem.count(b"BEGIN CERTIFICATE") == 2
+    assert pem.count(b"PRIVATE KEY") == 2
+    assert is_taken(settings.federation_dir, NAME)
 
 
 def test_one_that_ends_soon_is_taken_and_told(
