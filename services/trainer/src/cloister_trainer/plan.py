@@ -76,8 +76,8 @@ def check(settings: Settings) -> None:
 
     Raises:
         CloisterError: the estimator cannot be trained across sites and served encrypted, it does
-            not go together with the strategy and the settings of privacy, these are incomplete,
-            or the quorum cannot be met or is too small for the strategy.
+            not go together with the strategy and the settings of privacy, or the quorum cannot be
+            met or is too small for the strategy.
     """
     row = strategy(settings.strategy)
     check_combination(
@@ -86,11 +86,6 @@ def check(settings: Settings) -> None:
         secure_aggregation=settings.secure_aggregation,
         differential_privacy=settings.noise_multiplier is not None,
     )
-    if settings.epsilon_budget is not None and settings.noise_multiplier is None:
-        raise CloisterError(
-            "CLOISTER_EPSILON_BUDGET is of differential privacy, which has no noise: set "
-            "CLOISTER_NOISE_MULTIPLIER too, or neither"
-        )
     needed = row.sites(settings.strategy_values)
     if min(settings.clients, settings.quorum) < needed:
         raise CloisterError(
