@@ -1,6 +1,5 @@
 """Whole trainings with secure aggregation and differential privacy, at the real sites."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
