@@ -11,6 +11,7 @@ from cloister_client.request import (
     discreet,
     read_inputs,
     reports,
+    requires_secure_aggregation,
     task_of,
 )
 from cloister_client.training import Metrics, measure
@@ -33,7 +34,7 @@ class SiteApp(ClientApp):
         """
         if secure.is_secure(message):
             return secure.app(message, context)
-        if context.node_config.get(REQUIRE_SECURE_AGGREGATION, False):
+        if requires_secure_aggregation(context.node_config):
             raise CloisterError(
                 "this site takes part in secure aggregation only: set "
                 "CLOISTER_SECURE_AGGREGATION=true at the trainer"

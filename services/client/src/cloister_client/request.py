@@ -19,7 +19,8 @@ from cloister_shared.weights import LinearWeights
 SHARD_DIR = "shard-dir"
 """Key of the node config: the folder with the site's shard."""
 REQUIRE_SECURE_AGGREGATION = "require-secure-aggregation"
-"""Key of the node config: whether the site refuses to send anything of its own in the clear."""
+"""Key of the node config: whether the site refuses to send anything of its own in the clear. What
+is not false, as a truth value or as text, is true."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,11 @@ def task_of(config: Mapping[str, Any]) -> Task:
 def reports(config: Mapping[str, Any]) -> bool:
     """Return whether the site tells its number of rows and its metrics; unstated, it does."""
     return bool(config.get(flower.REPORT, True))
+
+
+def requires_secure_aggregation(node_config: Mapping[str, Any]) -> bool:
+    """Return whether the site takes part in secure aggregation only."""
+    return str(node_config.get(REQUIRE_SECURE_AGGREGATION, False)).lower() != "false"
 
 
 def read_inputs(
