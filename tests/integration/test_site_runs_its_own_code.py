@@ -79,7 +79,9 @@ class Federation:
 
 
 @pytest.fixture
-def federation(tmp_path: Path, digits_data: tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]) -> Iterator[Federation]:
+def federation(
+    tmp_path: Path, digits_data: tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
+) -> Iterator[Federation]:
     (port,) = free_ports(1)
     secret = tmp_path / "superexec.secret"
     environment = flower_environment() | {

@@ -151,12 +151,19 @@ def test_a_clipping_norm_that_is_none_is_refused(site: Path, norm: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("stated", [True, "true", "True"])
 def test_a_site_that_requires_secure_aggregation_answers_nothing_plain(
-    site: Path, kind: str
+    site: Path, kind: str, stated: bool | str
 ) -> None:
-    policy = {REQUIRE_SECURE_AGGREGATION: True}
+    policy = {REQUIRE_SECURE_AGGREGATION: stated}
     with pytest.raises(CloisterError, match="CLOISTER_SECURE_AGGREGATION=true"):
         ask(site, kind, some_weights(), node_config=policy)
+
+
+@pytest.mark.parametrize("stated", [False, "false"])
+def test_a_site_that_does_not_require_it_answers(site: Path, stated: bool | str) -> None:
+    policy = {REQUIRE_SECURE_AGGREGATION: stated}
+    assert flower.METRICS in ask(site, "evaluate", some_weights(), node_config=policy)
 
 
 def test_weights_of_another_shape_or_that_are_none_are_refused(site: Path) -> None:

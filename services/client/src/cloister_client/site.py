@@ -51,5 +51,6 @@ class Site:
         return cls(
             Path(str(node_config[SHARD_DIR])),
             columns,
-            bool(node_config.get(REQUIRE_SECURE_AGGREGATION, False)),
+            # Text too: what is not false is true.
+            str(node_config.get(REQUIRE_SECURE_AGGREGATION, False)).lower() != "false",
         )
