@@ -85,7 +85,7 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_details: object) -> None:
         self._stop.set()
         self._thread.join()
         for (kind, _), seconds in self._cpu.items():
