@@ -21,6 +21,13 @@ WAIT = 60.0
 CONNECTION = Connection("sl:8000")
 
 
+Admit = Callable[[threading.Event], None]
+
+
+def at_once(stop: threading.Event) -> None:
+    """Let the node in without ado."""
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT
     while not condition():
@@ -84,10 +91,12 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def kept_running(folder: Path, connection: Connection = CONNECTION) -> Iterator[threading.Event]:
+def kept_running(
+    folder: Path, connection: Connection = CONNECTION, admit: Admit = at_once
+) -> Iterator[threading.Event]:
     """Keep one running; at the end of the context it must have stopped."""
     stop = threading.Event()
-    thread = threading.Thread(target=keep_running, args=(connection, folder, 60.0, stop))
+    thread = threading.Thread(target=keep_running, args=(connection, folder, 60.0, stop, admit))
     thread.start()
     try:
         yield stop
@@ -142,7 +151,7 @@ def pauses(
                     self.set()
             return super().wait(0.001)
 
-    keep_running(CONNECTION, folder, 60.0, Stop())
+    keep_running(CONNECTION, folder, 60.0, Stop(), at_once)
     return found
 
 
@@ -168,7 +177,7 @@ def test_one_that_does_not_heed_sigterm_is_killed(
     monkeypatch.setattr(supernode, "STOP_SECONDS", 0.2)
     node = make_node(trap="trap '' TERM")
     with pytest.raises(SystemExit):
-        keep_running(CONNECTION, tmp_path, 60.0, ExitingEvent(node.wait_ready))
+        keep_running(CONNECTION, tmp_path, 60.0, ExitingEvent(node.wait_ready), at_once)
     assert not is_running(node.pid())
 
 
@@ -176,7 +185,32 @@ def test_stopped_before_it_began_it_starts_nothing(make_node: MakeNode, tmp_path
     node = make_node()
     stop = threading.Event()
     stop.set()
-    keep_running(CONNECTION, tmp_path, 60.0, stop)
+    keep_running(CONNECTION, tmp_path, 60.0, stop, at_once)
+    assert node.starts() == []
+
+
+def test_it_is_let_in_anew_before_every_start(make_node: MakeNode, tmp_path: Path) -> None:
+    node = make_node(ends=2)
+    starts_when_admitted: list[int] = []
+
+    def admit(_stop: threading.Event) -> None:
+        starts_when_admitted.append(len(node.starts()))
+
+    with kept_running(tmp_path, admit=admit):
+        node.wait_ready()
+    assert starts_when_admitted == [0, 1, 2]
+
+
+def test_stopped_while_it_waits_to_be_let_in_it_starts_nothing(
+    make_node: MakeNode, tmp_path: Path
+) -> None:
+    node = make_node()
+
+    def never(stop: threading.Event) -> None:
+        stop.wait(WAIT)
+
+    with kept_running(tmp_path, admit=never):
+        pass
     assert node.starts() == []
 
 
@@ -196,7 +230,7 @@ class ExitingEvent(threading.Event):
 def test_it_is_stopped_when_the_process_exits(make_node: MakeNode, tmp_path: Path) -> None:
     node = make_node()
     with pytest.raises(SystemExit):
-        keep_running(CONNECTION, tmp_path, 60.0, ExitingEvent(node.wait_ready))
+        keep_running(CONNECTION, tmp_path, 60.0, ExitingEvent(node.wait_ready), at_once)
     assert not is_running(node.pid())
 
 

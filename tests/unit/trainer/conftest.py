@@ -58,6 +58,7 @@ def make_settings(tmp_path: Path) -> MakeSettings:
             "events_dir": tmp_path / "events",
             "work_dir": tmp_path / "work",
             "superexec_secret": tmp_path / "superexec.secret",
+            "insecure": True,
         }
         return Settings(**(fields | changes))
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +27,11 @@ log = logging.getLogger(__name__)
 
 
 def keep_running(
-    connection: Connection, shard_dir: Path, message_seconds: float, stop: threading.Event
+    connection: Connection,
+    shard_dir: Path,
+    message_seconds: float,
+    stop: threading.Event,
+    admit: Callable[[threading.Event], None],
 ) -> None:
     """Run a SuperNode until ``stop`` is set, starting it again whenever it ends.
 
@@ -37,6 +42,8 @@ def keep_running(
         shard_dir: the folder its ClientApp reads.
         message_seconds: longest time for the work on one message.
         stop: ends it and all of its processes at once: the rows are no longer this client's.
+        admit: called before each start; returns when the SuperLink takes this node, or when what
+            it is given is set.
     """
     command = [
         *COMMAND,
@@ -54,6 +61,9 @@ def keep_running(
             command += ["--ca", str(connection.ca_path)]
     retry = FIRST_RETRY_SECONDS
     while not stop.is_set():
+        admit(stop)
+        if stop.is_set():
+            return
         began = time.monotonic()
         code = _run(command, stop)
         if not stop.is_set():
