@@ -1,8 +1,8 @@
 """Measures a round of federated training: how long it takes, where the time goes, what it costs.
 
-Real processes on this machine: dealer, SuperLink, clients, trainer. Where the time goes comes from
-what they write themselves: the trainer's events, and the line that a client logs for each message.
-What it costs is read from /proc, so that it runs on Linux alone.
+Real processes on this machine, over TLS: dealer, SuperLink, enrolment, clients, trainer. Where the
+time goes comes from what they write themselves: the trainer's events, and the line that a client
+logs for each message. What it costs is read from /proc, so that it runs on Linux alone.
 """
 
 import argparse
@@ -85,7 +85,7 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_details: object) -> None:
         self._stop.set()
         self._thread.join()
         for (kind, _), seconds in self._cpu.items():
@@ -136,6 +136,7 @@ def kinds(root: int) -> Iterator[tuple[str, Process]]:
 NAMES = {
     "cloister_dealer": "dealer",
     "cloister_server": "SuperLink",
+    "cloister_enrolment": "enrolment",
     "cloister_client.node": "client: node",
     "cloister_client": "client",
     "flower-superexec": "trainer: Flower's",
@@ -158,8 +159,9 @@ def kind_of(process: Process, parent: str) -> str:
 
 def train(clients: int, rounds: int, dataset: str, folder: Path) -> Watch:
     """Run a training from beginning to end; its logs and events are left in ``folder``."""
-    superlink, dealer = free_ports(2)
-    secret = folder / "control" / "superexec.secret"
+    superlink, dealer, enrolment = free_ports(3)
+    federation = folder / "federation"
+    secret, ca_path = federation / "control" / "superexec.secret", federation / "trust" / "ca.crt"
     deal: dict[str, Any] = {"dataset": dataset, "shards": clients, "clients": clients}
     if path := os.environ.get("MNIST_PATH"):
         deal["mnist_path"] = path
@@ -169,13 +171,14 @@ def train(clients: int, rounds: int, dataset: str, folder: Path) -> Watch:
         "FLWR_HOME": str(folder / "flwr"),
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
-        "CLOISTER_INSECURE": "true",
     }
     with Watch() as watch, Processes(folder, environment) as started:
+        started.start("provision", "cloister_provision", federation_dir=federation).wait_done([])
         dealing = started.start(
             "dealer",
             "cloister_dealer",
             port=dealer,
+            **certificate(federation / "dealer-tls"),
             shards_dir=folder / "shards",
             held_out_dir=folder / "held-out",
             **deal,
@@ -184,18 +187,37 @@ def train(clients: int, rounds: int, dataset: str, folder: Path) -> Watch:
             "server",
             "cloister_server",
             port=superlink,
+            **certificate(federation / "server-tls"),
+            tls_ca=federation / "server-tls" / "ca.crt",
             state_dir=folder / "state",
             superexec_secret=secret,
         )
-        dealing.wait_healthy(f"http://127.0.0.1:{dealer}/health", HEALTHY_SECONDS)
-        server.wait_healthy(f"http://127.0.0.1:{superlink}/health", HEALTHY_SECONDS)
-        needed: list[Service] = [dealing, server]
+        enrolling = started.start(
+            "enrolment",
+            "cloister_enrolment",
+            port=enrolment,
+            **certificate(federation / "enrolment-tls"),
+            superlink=f"127.0.0.1:{superlink}",
+            ca_path=ca_path,
+            enrolment_dir=federation / "enrolment",
+        )
+        needed: list[Service] = [dealing, server, enrolling]
+        for service, port, path in (
+            (dealing, dealer, "health"),
+            (server, superlink, "health"),
+            (enrolling, enrolment, "enrolment/health"),
+        ):
+            service.wait_healthy(f"https://127.0.0.1:{port}/{path}", HEALTHY_SECONDS, ca_path)
         needed += [
             started.start(
                 f"client-{number}",
                 "cloister_client",
                 superlink=f"127.0.0.1:{superlink}",
-                dealer_url=f"http://127.0.0.1:{dealer}",
+                ca_path=ca_path,
+                enrolment_url=f"https://127.0.0.1:{enrolment}",
+                join_token_path=federation / "join" / "join.token",
+                site_name=f"client-{number}",
+                dealer_url=f"https://127.0.0.1:{dealer}",
                 data_dir=folder / f"client-{number}",
             )
             for number in range(1, clients + 1)
@@ -204,6 +226,7 @@ def train(clients: int, rounds: int, dataset: str, folder: Path) -> Watch:
             "trainer",
             "cloister_trainer",
             superlink=f"127.0.0.1:{superlink}",
+            ca_path=ca_path,
             superexec_secret=secret,
             models_dir=folder / "models",
             events_dir=folder / "events",
@@ -216,6 +239,11 @@ def train(clients: int, rounds: int, dataset: str, folder: Path) -> Watch:
             settle_seconds=0,
         ).wait_done(needed)
     return watch
+
+
+def certificate(folder: Path) -> dict[str, Path]:
+    """Return the settings for a service's certificate."""
+    return {"tls_certificate": folder / "tls.crt", "tls_key": folder / "tls.key"}
 
 
 def answers(folder: Path) -> list[Answer]:
