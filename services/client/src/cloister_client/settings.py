@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from cloister_shared.joining import SiteName
 from cloister_shared.service import ServiceSettings
 
 
@@ -11,13 +12,24 @@ class Settings(ServiceSettings):
     """Environment variables with the prefix CLOISTER_."""
 
     superlink: str = "127.0.0.1:8000"
-    """Host and port of the SuperLink."""
-    dealer_url: str = "http://127.0.0.1:8001"
+    """Host and port at which the SuperLink is reached."""
+    ca_path: Path | None = None
+    """PEM file with the CA certificates that SuperLink, enrolment and dealer are verified with;
+    without one, those that Python's HTTP clients trust."""
+    enrolment_url: str = "https://127.0.0.1:8003"
+    """Where the site's key is enrolled."""
+    join_token_path: Path | None = None
+    """File with the join token, which allows this site to enrol its key."""
+    site_name: SiteName | None = None
+    """Name under which the site enrols, of no other site; by default the host's."""
+    insecure: bool = False
+    """Neither TLS nor a key of the site's own: for tests on one machine alone."""
+    dealer_url: str = "https://127.0.0.1:8001"
     """The dealer that leases a shard, while sites are simulated."""
     shard_dir: Path | None = None
     """A site's own folder with shard.npz and schema.json; with it no dealer is asked."""
     data_dir: Path = Path("data")
-    """Where the client keeps its id and its leased shard."""
+    """Where the client keeps its key, its id and its leased shard."""
     runtime_port: int = Field(default=9094, ge=1, le=65535)
     """Loopback port at which the SuperNode's own ClientApp processes reach it."""
     lease_patience_seconds: float = Field(default=90, gt=0)

@@ -5,7 +5,12 @@ from http import HTTPStatus
 from importlib.resources import files
 from string import Template
 
-from cloister_fleet.paths import ENROL_PATH, ENROLMENT_HEALTH_PATH, FLEET_PATHS, OBJECTS_PATH
+from cloister_fleet.paths import (
+    ENROLMENT_HEALTH_PATH,
+    ENROLMENT_PATH,
+    FLEET_PATHS,
+    OBJECTS_PATH,
+)
 from cloister_fleet.problems import PROBLEMS
 from cloister_fleet.settings import Settings
 from cloister_shared.haproxy import CONNECT_MS, FILE, OWN_CONNECTIONS, THREADS_LIMIT
@@ -56,7 +61,7 @@ def render(settings: Settings) -> str:
         "length_required": PROBLEMS.answer(HTTPStatus.LENGTH_REQUIRED),
         "fleet_paths": " ".join(FLEET_PATHS),
         "objects_path": OBJECTS_PATH,
-        "enrol_path": ENROL_PATH,
+        "enrolment_path": ENROLMENT_PATH,
         "enrolment_health_path": ENROLMENT_HEALTH_PATH,
         "superlink": _server(settings.superlink, settings),
         "enrolment": _server(settings.enrolment, settings),

@@ -1,5 +1,7 @@
 """What passes; everything else is refused."""
 
+from cloister_shared.joining import ENROL_PATH, HEALTH_PATH
+
 FLEET = (
     "activate-node",
     "deactivate-node",
@@ -18,6 +20,6 @@ FLEET_OBJECTS = "push-object"
 
 FLEET_PATHS = tuple(f"/v1/fleet/{call}" for call in FLEET)
 OBJECTS_PATH = f"/v1/fleet/{FLEET_OBJECTS}"
-ENROL_PATH = "/enrolment/v1/nodes"
-ENROLMENT_HEALTH_PATH = "/enrolment/health"
+ENROLMENT_PATH = ENROL_PATH
+ENROLMENT_HEALTH_PATH = HEALTH_PATH
 """With GET: the one thing a site can ask without any key, to see name, port and certificate."""

@@ -1,4 +1,4 @@
-"""TLS of the service's own, from a certificate and its key."""
+"""TLS of a service, from a certificate and its key."""
 
 import logging
 import ssl
