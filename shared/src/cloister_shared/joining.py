@@ -24,6 +24,8 @@ ENROL_PATH = "/enrolment/v1/nodes"
 HEALTH_PATH = "/enrolment/health"
 JOIN_TOKENS = "join-tokens.json"
 """File of the enrolment service with all join tokens, as digests."""
+FIRST_TOKEN = "compose"  # noqa: S105 - a name, not a token
+"""Name of the token that provision makes: for any number of sites, and without an end."""
 TOKEN_BYTES = 32
 FILE_BYTES_LIMIT = 1 << 20
 """Some five thousand tokens."""

@@ -50,7 +50,7 @@ def test_what_a_killed_process_left_of_it_is_no_secret(tmp_path: Path) -> None:
 
 
 def test_the_command_keeps_serverapps_out_and_state_on_disk() -> None:
-    options = superlink_options("0.0.0.0", 8123, Path("/s/db"), Path("/c/secret"))  # noqa: S104 - an address in a command line
+    options = superlink_options("0.0.0.0", 8123, Path("/s/db"), Path("/c/secret"), None)  # noqa: S104 - an address in a command line
     for name, value in {
         "--host": "0.0.0.0",  # noqa: S104 - as above
         "--port": "8123",
@@ -88,6 +88,7 @@ def test_the_process_is_the_superlink_and_keeps_its_secret(tmp_path: Path) -> No
         "CLOISTER_STATE_DIR": str(tmp_path / "state"),
         "CLOISTER_SUPEREXEC_SECRET": str(tmp_path / "control" / "secret"),
         "CLOISTER_PORT": "8123",
+        "CLOISTER_INSECURE": "true",
     }
     secrets = set()
     for _ in range(2):

@@ -1,8 +1,9 @@
 """Settings of a client."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cloister_shared.joining import SiteName
 from cloister_shared.service import ServiceSettings
@@ -34,3 +35,16 @@ class Settings(ServiceSettings):
     """Loopback port at which the SuperNode's own ClientApp processes reach it."""
     lease_patience_seconds: float = Field(default=90, gt=0)
     """How long to wait for a dealer, and for a shard to become free."""
+
+    @model_validator(mode="after")
+    def _check_urls(self) -> Self:
+        asked = {"CLOISTER_ENROLMENT_URL": self.enrolment_url}
+        if self.shard_dir is None:
+            asked["CLOISTER_DEALER_URL"] = self.dealer_url
+        for name, url in asked.items():
+            if not self.insecure and not url.startswith("https://"):
+                raise ValueError(
+                    f"{name} must begin with https://, as a site sends nothing in the clear "
+                    "(CLOISTER_INSECURE=true does, in tests on one machine)"
+                )
+        return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from cloister_shared.errors import CloisterError
 from cloister_shared.files import write_atomically
 from cloister_shared.joining import (
+    FIRST_TOKEN,
     JoinToken,
     add_join_token,
     make_token,
@@ -17,8 +18,6 @@ from cloister_shared.joining import (
 )
 
 SECRET_BYTES = 32
-FIRST_TOKEN = "compose"  # noqa: S105 - a name, not a token
-"""Name of the token that provision makes: for any number of sites, and without an end."""
 _TOKEN = re.compile(r"cloister_join_[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)

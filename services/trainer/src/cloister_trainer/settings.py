@@ -19,8 +19,7 @@ class Settings(ServiceSettings):
     superexec_secret: Path = Path("control/superexec.secret")
     """The secret between SuperLink and SuperExec."""
     ca_path: Path | None = None
-    """PEM file with the CA certificates that the SuperLink is verified with; without one, those
-    that Python's HTTP clients trust."""
+    """PEM file with the CA certificates that the SuperLink is verified with."""
     insecure: bool = False
     """Reach the SuperLink without TLS: for tests on one machine alone."""
     models_dir: Path = Path("models")
