@@ -79,6 +79,12 @@ class JoinToken(BaseModel):
     withdrawn: bool = False
     """Whether it enrols nobody any more, whatever else is said of it."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.expires is not None and self.expires <= self.created:
+            raise ValueError("a token must be good for some time")
+        return self
+
     def is_usable(self, now: datetime, used: int) -> bool:
         """Whether it enrols one more site.
 
@@ -143,14 +149,18 @@ def read_join_tokens(path: Path) -> tuple[JoinToken, ...]:
 def add_join_token(path: Path, token: JoinToken) -> None:
     """Add a token to a file; any number of processes may do so at the same time.
 
-    One of the same name takes the place of an earlier one.
+    It takes the place of an earlier one of its name.
 
     Raises:
         CloisterError: the file is damaged or full.
         OSError: it cannot be read or written.
     """
     with locked(path):
-        others = (other for other in read_join_tokens(path) if other.name != token.name)
+        others = [
+            other
+            for other in read_join_tokens(path)
+            if other.name != token.name and other.digest != token.digest
+        ]
         _write(path, (*others, token))
 
 

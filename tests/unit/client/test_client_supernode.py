@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from cloister_client import supernode
+from cloister_client.connection import Connection
 from cloister_client.supernode import keep_running
 from cloister_shared.errors import CloisterError
 
 WAIT = 60.0
+INSECURE = Connection("sl:8000")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -76,11 +78,20 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supernode, "FIRST_RETRY_SECONDS", 0.01)
 
 
+def at_once(_stop: threading.Event) -> None:
+    """Let every node in."""
+
+
+Admit = Callable[[threading.Event], None]
+
+
 @contextmanager
-def kept_running(folder: Path) -> Iterator[threading.Event]:
+def kept_running(
+    folder: Path, connection: Connection = INSECURE, admit: Admit = at_once
+) -> Iterator[threading.Event]:
     """Keep one running; at the end of the context it must have stopped."""
     stop = threading.Event()
-    thread = threading.Thread(target=keep_running, args=("sl:8000", folder, 9123, stop))
+    thread = threading.Thread(target=keep_running, args=(connection, folder, 9123, stop, admit))
     thread.start()
     try:
         yield stop
@@ -119,6 +130,47 @@ def test_it_is_told_where_superlink_shard_and_port_are(
     ]
 
 
+@pytest.mark.parametrize("ca_path", [None, Path("/ca.crt")])
+def test_it_is_given_its_key_and_what_it_trusts(
+    make_node: Callable[..., FakeSuperNode], tmp_path: Path, ca_path: Path | None
+) -> None:
+    node = make_node()
+    with kept_running(tmp_path, Connection("sl:8000", ca_path, Path("/data/node.key"))):
+        node.wait_ready()
+    (start,) = node.starts()
+    trust = ["--root-certificates", "/ca.crt"] if ca_path else []
+    secure = ["--auth-supernode-private-key", "/data/node.key", *trust]
+    assert start[1:] == [*secure, "--superlink", "sl:8000", *start[-4:]]
+    assert "--insecure" not in start
+
+
+def test_it_is_let_in_before_each_start(
+    make_node: Callable[..., FakeSuperNode], tmp_path: Path
+) -> None:
+    node = make_node(ends=2)
+    starts_when_admitted: list[int] = []
+
+    def admit(_stop: threading.Event) -> None:
+        starts_when_admitted.append(len(node.starts()))
+
+    with kept_running(tmp_path, admit=admit):
+        node.wait_ready()
+    assert starts_when_admitted == [0, 1, 2]
+
+
+def test_stopped_while_it_waits_to_be_let_in_it_starts_nothing(
+    make_node: Callable[..., FakeSuperNode], tmp_path: Path
+) -> None:
+    node = make_node()
+
+    def never(stop: threading.Event) -> None:
+        stop.wait(WAIT)
+
+    with kept_running(tmp_path, admit=never):
+        pass
+    assert node.starts() == []
+
+
 def test_one_that_does_not_heed_sigterm_is_killed(
     make_node: Callable[..., FakeSuperNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +187,7 @@ def test_stopped_before_it_began_it_starts_nothing(
     node = make_node()
     stop = threading.Event()
     stop.set()
-    keep_running("sl:8000", tmp_path, 9123, stop)
+    keep_running(INSECURE, tmp_path, 9123, stop, at_once)
     assert node.starts() == []
 
 
@@ -157,7 +209,7 @@ def test_it_is_stopped_when_the_process_exits(
 ) -> None:
     node = make_node()
     with pytest.raises(SystemExit):
-        keep_running("sl:8000", tmp_path, 9123, ExitingEvent(node.wait_ready))
+        keep_running(INSECURE, tmp_path, 9123, ExitingEvent(node.wait_ready), at_once)
     assert not is_running(node.pid())
 
 
@@ -166,8 +218,9 @@ def test_a_client_that_is_terminated_leaves_no_supernode(
 ) -> None:
     node = make_node()
     site = write_site(np.zeros((5, 64)), np.arange(5))
+    environment = os.environ | {"CLOISTER_SHARD_DIR": str(site), "CLOISTER_INSECURE": "true"}
     command = [sys.executable, "-m", "cloister_client"]
-    with subprocess.Popen(command, env=os.environ | {"CLOISTER_SHARD_DIR": str(site)}) as client:
+    with subprocess.Popen(command, env=environment) as client:
         try:
             node.wait_ready()
             client.send_signal(signal.SIGTERM)
@@ -180,4 +233,4 @@ def test_a_client_that_is_terminated_leaves_no_supernode(
 def test_without_flower_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CloisterError, match="flower-supernode is not on PATH"):
-        keep_running("sl:8000", tmp_path, 9123, threading.Event())
+        keep_running(INSECURE, tmp_path, 9123, threading.Event(), at_once)

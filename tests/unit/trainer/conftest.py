@@ -56,8 +56,11 @@ def make_settings(tmp_path: Path) -> MakeSettings:
             "start_deadline": 0.01,
             "models_dir": tmp_path / "models",
             "events_dir": tmp_path / "events",
+            "checkpoints_dir": tmp_path / "checkpoints",
+            "round_timeout": 0.5,
             "work_dir": tmp_path / "work",
             "superexec_secret": tmp_path / "superexec.secret",
+            "insecure": True,
         }
         return Settings(**(fields | changes))
 

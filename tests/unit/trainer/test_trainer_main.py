@@ -1,7 +1,10 @@
 """The one-shot itself, with scripts in the place of Flower's programs."""
 
 import json
+import logging
 import os
+import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from cloister_provision.__main__ import provision
+from cloister_provision.settings import Settings as ProvisionSettings
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_trainer import __main__ as trainer
+from cloister_trainer import following
 from cloister_trainer.__main__ import train_once
 from cloister_trainer.plan import inputs_digest
 from cloister_trainer.settings import Settings
@@ -97,7 +103,8 @@ class Flower:
             "flwr",
             f'#!/bin/sh\ncd {folder}\necho "$*" >> calls\n'
             'case "$*" in *--run-id*) while [ ! -e superexec ]; do sleep 0.01; done; cat state ;;\n'
-            '*) cat "$1" ;; esac\n',
+            # The n-th call of a command may have an answer of its own.
+            '*) nth="$1$(grep -c "^$1 " calls)"; cat "$nth" 2>/dev/null || cat "$1" ;; esac\n',
         )
         self.answer("run", success=True, **{"run-id": "7"})
         self.answer("ls", success=True, runs=[])
@@ -120,7 +127,7 @@ class Flower:
         """Run this Python code in place of the SuperExec, and then wait for its end."""
         self._script(
             "flower-superexec",
-            f"#!{sys.executable}\nimport json, os, pathlib, signal, sys, time\n"
+            f"#!{sys.executable}\nimport fcntl, json, os, pathlib, signal, sys, time\n"
             f"folder = pathlib.Path({str(self.folder)!r})\n"
             "def end(*_):\n    (folder / 'terminated').touch()\n    sys.exit(0)\n"
             "signal.signal(signal.SIGTERM, end)\n"
@@ -129,14 +136,26 @@ class Flower:
             f"{body}\n{then}\n",
         )
 
-    def event(self, event: str, **fields: Any) -> str:
-        """Code that writes an event of run 7."""
-        path = self.settings.events_dir / "run-7.jsonl"
+    def event(self, event: str, run: int = 7, **fields: Any) -> str:
+        """Code that writes an event of a run."""
+        path = self.settings.events_dir / f"run-{run}.jsonl"
         line = json.dumps({"event": event} | fields)
         return (
             f"path = pathlib.Path({str(path)!r}); path.parent.mkdir(exist_ok=True)\n"
-            f"path.open('a').write({line!r} + '\\n')\n"
+            # Held until the end of the process, as the ServerApp does.
+            "events = path.open('a'); fcntl.flock(events, fcntl.LOCK_EX)\n"
+            f"events.write({line!r} + '\\n'); events.flush()\n"
         )
+
+    def killed(self, run: int) -> str:
+        """Code of a ServerApp that is killed after its first event."""
+        event = self.event("waiting", run=run).replace("\n", "\n    ").rstrip()
+        return f"if os.fork() == 0:\n    {event}\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+
+    def submitted_again(self) -> str:
+        """Code that waits for another submission, which is of run 8."""
+        self.answer("run2", success=True, **{"run-id": "8"})
+        return "while (folder / 'calls').read_text().count('run ') < 2: time.sleep(0.01)\n"
 
     def calls(self, command: str) -> list[str]:
         calls = (self.folder / "calls").read_text().splitlines()
@@ -181,12 +200,59 @@ def flower(
     tmp_path: Path, superlink: str, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> Flower:
     monkeypatch.setattr(trainer, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(trainer, "STATE_SECONDS", 0.02)
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(following, "STATE_SECONDS", 0.02)
     settings = make_settings(superlink=superlink, start_deadline=60)
     settings.superexec_secret.write_text("secret")
     fake = Flower(tmp_path / "bin", superlink, settings)
     monkeypatch.setenv("PATH", f"{fake.folder}{os.pathsep}{os.environ['PATH']}")
     return fake
+
+
+def test_with_a_ca_superlink_and_superexec_are_verified(flower: Flower, tmp_path: Path) -> None:
+    """The health question alone is asked for real: the rest is what Flower is told."""
+    provision(ProvisionSettings(federation_dir=tmp_path / "federation"))
+    tls, trust = tmp_path / "federation" / "dealer-tls", tmp_path / "federation" / "trust"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls / "tls.crt", tls / "tls.key")
+    flower.superexec(flower.event("failed", reason="enough"))
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            flower.settings = flower.settings.model_copy(
+                update={
+                    "superlink": f"127.0.0.1:{server.server_port}",
+                    "insecure": False,
+                    "ca_path": trust / "ca.crt",
+                }
+            )
+            fails_and_is_stopped(flower, "enough")
+            assert flower.superexec_command()[:2] == [
+                "--root-certificates",
+                str(trust / "ca.crt"),
+            ]
+            provision(ProvisionSettings(federation_dir=tmp_path / "other"))
+            other = {"ca_path": tmp_path / "other/trust/ca.crt", "start_deadline": 0.5}
+            with pytest.raises(CloisterError, match="CERTIFICATE_VERIFY_FAILED"):
+                train_once(flower.settings.model_copy(update=other))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("content", [None, "not PEM"])
+def test_without_a_ca_it_asks_nobody(
+    make_settings: MakeSettings, tmp_path: Path, content: str | None
+) -> None:
+    with pytest.raises(CloisterError, match=r"set CLOISTER_CA_PATH .*trust/ca\.crt"):
+        train_once(make_settings(superlink=NOBODY, insecure=False))
+    if content:
+        (tmp_path / "ca.crt").write_text(content)
+    settings = make_settings(superlink=NOBODY, insecure=False, ca_path=tmp_path / "ca.crt")
+    with pytest.raises(CloisterError, match=r"CLOISTER_CA_PATH: .* has no CA certificate"):
+        train_once(settings)
 
 
 def publishing(settings: Settings) -> str:
@@ -236,6 +302,39 @@ def test_a_serverapp_that_was_killed_is_noticed(flower: Flower) -> None:
     fails_and_is_stopped(flower, "ended as finished:failed: no heartbeat")
 
 
+def test_a_killed_serverapp_is_noticed_at_once_and_submitted_again(
+    flower: Flower, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "STATE_SECONDS", 1e9)
+    done = publishing(flower.settings) + flower.event("published", run=8, version=1) + "sys.exit()"
+    flower.superexec(flower.killed(7) + flower.submitted_again() + done)
+    train_once(flower.settings)
+    assert "was killed; submitting the training again" in caplog.text
+    assert len(flower.calls("run")) == 2
+    assert [call.split()[1] for call in flower.calls("stop")] == ["7"]
+    assert Registry(flower.settings.models_dir).versions("digits") == [1]
+
+
+def test_a_serverapp_that_is_killed_twice_fails_the_training(
+    flower: Flower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "STATE_SECONDS", 1e9)
+    flower.superexec(flower.killed(7) + flower.submitted_again() + flower.killed(8))
+    with pytest.raises(CloisterError, match=r"was killed, 2 times: .*memory"):
+        train_once(flower.settings)
+    assert [call.split()[1] for call in flower.calls("stop")] == ["7", "8"]
+    assert flower.superexec_is_gone()
+
+
+def test_a_serverapp_that_is_killed_once_it_has_published_has_done_its_work(
+    flower: Flower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "STATE_SECONDS", 1e9)
+    flower.superexec(publishing(flower.settings) + flower.killed(7))
+    train_once(flower.settings)
+    assert len(flower.calls("run")) == 1
+
+
 def test_a_superexec_that_ends_is_noticed(flower: Flower, monkeypatch: pytest.MonkeyPatch) -> None:
     flower.superexec("", then="sys.exit(4)")
     fails_and_is_stopped(flower, "SuperExec ended with code 4")
@@ -251,8 +350,8 @@ def test_one_that_waits_for_sites_has_begun(
 ) -> None:
     caplog.set_level("INFO")
     flower.settings = flower.settings.model_copy(update={"start_deadline": 2})
-    measured: dict[str, float] = {"round": 1, "sites": 3, "failures": 0, "examples": 9}
-    measured |= {"accuracy": 0.5, "loss": 1.5, "seconds": 2.0}
+    measured: dict[str, Any] = {"round": 1, "rounds": 5, "sites": 3, "failures": 0, "examples": 9}
+    measured |= {"accuracy": 0.5, "loss": 1.5, "seconds": 2.0, "epsilon": None, "seconds_left": 8}
     flower.superexec(
         flower.event("waiting")
         + flower.event("log", level=20, message="2 of 3 sites are online")
@@ -262,7 +361,9 @@ def test_one_that_waits_for_sites_has_begun(
     )
     fails_and_is_stopped(flower, "too few")
     assert "2 of 3 sites are online" in caplog.text
-    assert "round 1: 3 sites, 0 failures, 9 rows, received model: accuracy 0.5000" in caplog.text
+    assert (
+        "round 1 of 5: 3 sites, loss 1.5000, accuracy 0.5000, 2.0 s, about 8 s left" in caplog.text
+    )
 
 
 def test_a_run_that_completes_without_a_model_is_a_failure(flower: Flower) -> None:
@@ -297,13 +398,67 @@ def test_a_superlink_that_is_away_for_a_while_ends_nothing(
 def test_a_superlink_that_stays_away_ends_it(
     flower: Flower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "UNANSWERED_SECONDS", 0.1)
+    monkeypatch.setattr(following, "UNANSWERED_SECONDS", 0.1)
     flower.answer("state", **{"success": False, "error-message": "connection refused"})
     fails_and_is_stopped(flower, "connection refused")
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_an_unfinished_training_is_kept_unless_it_is_not_wanted(
+    flower: Flower, resume: bool
+) -> None:
+    flower.settings = flower.settings.model_copy(update={"resume": resume})
+    kept = flower.settings.checkpoints_dir / "digits.npz"
+    kept.parent.mkdir()
+    kept.write_bytes(b"kept")
+    flower.superexec(flower.event("failed", reason="too few"))
+    fails_and_is_stopped(flower, "too few")
+    assert kept.exists() == resume
+
+
+def test_its_log_lines_can_be_json(
+    flower: Flower, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flower.settings = flower.settings.model_copy(update={"log_format": "json"})
+    replies: dict[str, Any] = {"round": 2, "replied": 7, "asked": 10, "seconds": 4.0}
+    flower.superexec(flower.event("replies", **replies) + flower.event("failed", reason="too few"))
+    handlers, level = logging.root.handlers[:], logging.root.level
+    try:
+        with pytest.raises(CloisterError, match="too few"):
+            train_once(flower.settings)
+    finally:
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {line["service"] for line in lines} == {"trainer"}
+    (line,) = [line for line in lines if "training" in line]
+    assert line["message"] == "round 2: 7 of 10 sites have replied, 4 s"
+    assert line["training"] == {"event": "replies"} | replies
+    assert {"timestamp", "level", "logger"} < set(line)
+
+
+def test_metrics_are_served_while_it_trains(flower: Flower) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flower.settings = flower.settings.model_copy(update={"metrics_port": port})
+    started = flower.event("started", sites=3, expected=3, rounds=4)
+    # Until somebody has seen it.
+    flower.superexec(
+        started
+        + "import urllib.request\n"
+        + "seen = lambda: urllib.request.urlopen("
+        + f"'http://127.0.0.1:{port}/metrics').read().decode()\n"
+        + "while 'cloister_training_rounds 4.0' not in seen(): time.sleep(0.01)\n"
+        + flower.event("failed", reason="it was seen")
+    )
+    fails_and_is_stopped(flower, "it was seen")
+    with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.1", port)):
+        pass
+
+
 def test_without_the_secret_nothing_is_submitted(flower: Flower) -> None:
     flower.settings.superexec_secret.unlink()
-    with pytest.raises(CloisterError, match=r"superexec\.secret is missing: the server makes it"):
+    with pytest.raises(CloisterError, match=r"superexec\.secret is missing: provision makes it"):
         train_once(flower.settings)
     assert flower.calls("run") == []

@@ -3,6 +3,7 @@
 import logging
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from cloister_client.check import command
 from cloister_client.connection import Connection
 from cloister_client.enrolment import Enrolment
 from cloister_client.lease import leased_shard
@@ -97,7 +99,8 @@ def _site_name(settings: Settings) -> str:
 
 def main() -> None:
     """Entry point of ``python -m cloister_client``."""
-    run_service("client", Settings, run_site)
+    arguments = sys.argv[1:]
+    run_service("client", Settings, command(arguments) if arguments else run_site)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from cloister_client.rows import Columns
 from cloister_shared.joining import SiteName
 from cloister_shared.service import ServiceSettings
 
@@ -28,7 +29,12 @@ class Settings(ServiceSettings):
     dealer_url: str = "https://127.0.0.1:8001"
     """The dealer that leases a shard, while sites are simulated."""
     shard_dir: Path | None = None
-    """A site's own folder with shard.npz and schema.json; with it no dealer is asked."""
+    """A site's own folder with schema.json and shard.npz, a .csv or a .parquet file; with it no
+    dealer is asked."""
+    label_column: str = Field(default="label", min_length=1)
+    """Column of a site's CSV or Parquet file that holds the labels."""
+    ignored_columns: tuple[str, ...] = ()
+    """Columns of a site's CSV or Parquet file that are not read, as a JSON list of names."""
     data_dir: Path = Path("data")
     """Where the client keeps its key, its id and its leased shard."""
     runtime_port: int = Field(default=9094, ge=1, le=65535)
@@ -48,3 +54,8 @@ class Settings(ServiceSettings):
                     "(CLOISTER_INSECURE=true does, in tests on one machine)"
                 )
         return self
+
+    @property
+    def columns(self) -> Columns:
+        """What the site says of its table."""
+        return Columns(self.label_column, frozenset(self.ignored_columns))

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from cloister_enrolment.admission import Admission
 from cloister_enrolment.nodes import NODES, Node, read_nodes
 from cloister_enrolment.superlink import SuperLinkAwayError
@@ -50,7 +48,7 @@ def invite(folder: Path, name: str, days: float, uses: int) -> None:
             expires=now + timedelta(days=days),
             uses=uses,
         )
-    except (ValidationError, OverflowError):
+    except (ValueError, OverflowError):
         raise CloisterError(
             f"{name!r} cannot be the name of a token, for {days} days and {uses} sites: use "
             "letters, digits, ., - and _ in the name, and numbers above zero"

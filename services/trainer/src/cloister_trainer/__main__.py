@@ -8,30 +8,33 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry, Version
-from cloister_shared.service import run_service
+from cloister_shared.service import configure_logging, run_service
 from cloister_trainer import plan
-from cloister_trainer.events import run_events
-from cloister_trainer.runs import COMPLETED, FlowerRuns
+from cloister_trainer.checkpoint import Checkpoints
+from cloister_trainer.following import ServerAppDiedError, follow
+from cloister_trainer.logs import JsonFormatter
+from cloister_trainer.progress import Metrics, exposed_metrics
+from cloister_trainer.runs import FlowerRuns
 from cloister_trainer.settings import Settings
 
 POLL_SECONDS = 1.0
-STATE_SECONDS = 20.0
-"""A ServerApp that is killed is noticed by the SuperLink alone, within about a minute."""
-UNANSWERED_SECONDS = 90.0
-"""A SuperLink that restarts with its database goes on with the run, and is back within this."""
 STOP_SECONDS = 10.0
+SUBMISSIONS = 2
+"""A ServerApp that was killed is submitted again once; one that is killed twice has a reason that
+trying does not mend, such as too little memory."""
 
 log = logging.getLogger(__name__)
 
 
 def train_once(settings: Settings) -> None:
     """Publish a model of these settings, unless one is published."""
+    if settings.log_format == "json":
+        configure_logging("trainer", JsonFormatter("trainer"))
     plan.check(settings)
     digest, registry = plan.inputs_digest(settings), Registry(settings.models_dir)
     published = registry.published_from(settings.name, digest)
@@ -53,23 +56,48 @@ def train_once(settings: Settings) -> None:
         raise CloisterError(
             "set CLOISTER_CA_PATH to the CA certificate that provision makes (trust/ca.crt)"
         )
+    if not settings.resume:
+        Checkpoints(settings.checkpoints_dir, settings.name, digest, before).discard()
     _wait_for_superlink(settings)
     runs = FlowerRuns(settings.superlink, settings.work_dir, _authorities(settings))
     runs.stop_unfinished()
-    with _superexec(settings, runs) as superexec:
-        run_id = runs.submit()
-        log.info("submitted run %d", run_id)
-        try:
-            _follow(settings, runs, run_id, superexec)
-        except BaseException:
-            with suppress(CloisterError):
-                runs.stop(run_id)
-            raise
+    with (
+        exposed_metrics(settings.host, settings.metrics_port) as metrics,
+        _superexec(settings, runs) as superexec,
+    ):
+        for submission in range(1, SUBMISSIONS + 1):
+            try:
+                _run(settings, runs, superexec, metrics)
+                break
+            except ServerAppDiedError as error:
+                # It may have been killed just after it had published.
+                if _is_new(registry.published_from(settings.name, digest), before):
+                    break
+                if submission == SUBMISSIONS:
+                    raise CloisterError(
+                        f"{error}, {SUBMISSIONS} times: has this container enough memory? What it "
+                        "had reached is kept, and another start goes on from there"
+                    ) from None
+                log.warning("%s; submitting the training again, to go on where it was", error)
     _report(registry.published_from(settings.name, digest), before)
 
 
 def _authorities(settings: Settings) -> Path | None:
     return None if settings.insecure else settings.ca_path
+
+
+def _run(
+    settings: Settings, runs: FlowerRuns, superexec: subprocess.Popen[bytes], metrics: Metrics
+) -> None:
+    """Submit a run, and return when it has completed; one that has not is stopped."""
+    run_id = runs.submit()
+    log.info("submitted run %d", run_id)
+    try:
+        follow(settings, runs, run_id, superexec, metrics.update)
+    except BaseException:
+        with suppress(CloisterError):
+            runs.stop(run_id)
+        raise
 
 
 def _wait_for_superlink(settings: Settings) -> None:
@@ -126,74 +154,15 @@ def _superexec(settings: Settings, runs: FlowerRuns) -> Iterator[subprocess.Pope
                 process.kill()
 
 
-def _follow(
-    settings: Settings, runs: FlowerRuns, run_id: int, superexec: subprocess.Popen[bytes]
-) -> None:
-    """Return when the run has completed.
-
-    The ServerApp's own events tell at once how it ended; the SuperLink is asked now and then, for
-    the case that the ServerApp was killed.
-
-    Raises:
-        CloisterError: the run failed, with the reason, or the SuperLink is gone.
-    """
-    events = run_events(settings.events_dir, run_id)
-    submitted = asked = answered = time.monotonic()
-    told = 0
-    while True:
-        time.sleep(POLL_SECONDS)
-        happened = events.read()
-        for event in happened[told:]:
-            _tell(event)
-            if event["event"] == "failed":
-                raise CloisterError(f"the training failed: {event['reason']}")
-        told = len(happened)
-        published = bool(happened) and happened[-1]["event"] == "published"
-        if superexec.poll() is not None and not published:
-            raise CloisterError(f"the SuperExec ended with code {superexec.returncode}")
-        if not happened and time.monotonic() - submitted >= settings.start_deadline:
-            raise CloisterError(
-                f"the run did not start within {settings.start_deadline:.0f} s: is another trainer "
-                "at work, or CLOISTER_START_DEADLINE too short for this machine?"
-            )
-        if published or time.monotonic() - asked >= STATE_SECONDS:
-            asked = time.monotonic()
-            try:
-                state = runs.state(run_id)
-            except CloisterError as error:
-                if asked - answered >= UNANSWERED_SECONDS:
-                    raise
-                log.warning("%s; asking again", error)
-                continue
-            answered = asked
-            if state.status == COMPLETED:
-                return
-            if state.is_finished:
-                raise CloisterError(f"the run ended as {state.status}: {state.details}")
-
-
-def _tell(event: dict[str, Any]) -> None:
-    match event["event"]:
-        case "log":
-            log.log(event["level"], "%s", event["message"])
-        case "round":
-            log.info(
-                "round %s: %s sites, %s failures, %s rows, received model: accuracy %.4f, "
-                "loss %.4f, %.1f s",
-                *(event[key] for key in ("round", "sites", "failures", "examples")),
-                *(event[key] for key in ("accuracy", "loss", "seconds")),
-            )
-        case "final":
-            log.info("final model: accuracy %.4f, loss %.4f", event["accuracy"], event["loss"])
-        case _:
-            pass
-
-
 def _report(published: Version | None, before: int) -> None:
-    if published is None or published.manifest.version <= before:
+    if published is None or not _is_new(published, before):
         raise CloisterError("the run completed, but no model was published")
     published.verify()
     log.info("published version %d of %s", published.manifest.version, published.manifest.name)
+
+
+def _is_new(published: Version | None, before: int) -> bool:
+    return published is not None and published.manifest.version > before
 
 
 def main() -> None:

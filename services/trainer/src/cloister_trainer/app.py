@@ -2,29 +2,38 @@
 
 import json
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from cloister_shared import flower
 from cloister_shared.artifact import CARD, WEIGHTS
-from cloister_shared.card import FinalMetrics, ModelCard, RoundMetrics
+from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_shared.service import load_settings
+from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
+from cloister_trainer.checkpoint import Checkpoint, Checkpoints
+from cloister_trainer.collection import Collection
 from cloister_trainer.events import EventHandler, EventLog, run_events
-from cloister_trainer.plan import estimator_parameters, inputs_digest
-from cloister_trainer.records import to_record, to_weights
+from cloister_trainer.exchange import Exchange
+from cloister_trainer.plain import PlainCollection
+from cloister_trainer.plan import estimator_parameters, federation, inputs_digest
+from cloister_trainer.privacy import GaussianPrivacy
+from cloister_trainer.progress import Replies, seconds_left
+from cloister_trainer.rounds import Course, Privacy, Training, run_rounds
+from cloister_trainer.secure_aggregation import Masking, SecureCollection
 from cloister_trainer.settings import Settings
 from cloister_trainer.sites import wait_for_sites
-from cloister_trainer.strategy import QuorumFedAvg, final_metrics
+from cloister_trainer.strategies import Aggregation
 
 LIBRARIES = ("flwr", "numpy")
 
@@ -39,6 +48,8 @@ def main(grid: Grid, context: Context) -> None:
     log = logging.getLogger("cloister_trainer")
     log.setLevel(logging.INFO)
     log.addHandler(EventHandler(events))
+    # Never closed: the trainer notices by it when this process has ended.
+    events.hold()
     try:
         published = train(grid, settings, events)
     except Exception as error:
@@ -48,13 +59,17 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def train(grid: Grid, settings: Settings, events: EventLog) -> int:
-    """Run the whole training and return the number of the version published.
+    """Run the whole training, or the rest of it, and return the number of the version published.
 
     Raises:
         CloisterError: too few sites, a round or the final evaluation without its quorum, or
             weights that did not move.
     """
-    data, initial = schema(settings.dataset), LinearWeights.zeros(schema(settings.dataset))
+    data, registry = schema(settings.dataset), Registry(settings.models_dir)
+    initial, digest = LinearWeights.zeros(data), inputs_digest(settings)
+    published = registry.published_from(settings.name, digest)
+    before = published.manifest.version if published else 0
+    checkpoints = Checkpoints(settings.checkpoints_dir, settings.name, digest, before)
 
     def await_sites() -> list[int]:
         return wait_for_sites(
@@ -65,68 +80,122 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
             settle=settings.settle_seconds,
         )
 
-    def on_round(metrics: RoundMetrics) -> None:
-        events.write("round", **metrics.model_dump())
-
     # The trainer gives up on a run of which it hears nothing, and waiting can take as long.
     events.write("waiting", expected=settings.clients)
     sites = await_sites()
     events.write("started", sites=len(sites), expected=settings.clients, rounds=settings.rounds)
-    config = _config(settings)
-    strategy = QuorumFedAvg(data, settings.quorum, await_sites, on_round)
-    result = strategy.start(
-        grid,
-        to_record(initial),
-        num_rounds=settings.rounds,
-        timeout=settings.round_timeout,
-        train_config=config,
+    replies = Replies(events)
+    collection = _collection(Exchange(grid, replies), settings, await_sites)
+    training = Training(
+        data=data,
+        rounds=settings.rounds,
+        collection=collection,
+        aggregation=Aggregation(strategy(settings.strategy), settings.strategy_values),
+        privacy=_privacy(settings),
     )
-    weights = to_weights(result.arrays)
-    weights.check(data)
-    if np.array_equal(weights.coef, initial.coef):
-        raise CloisterError("the weights did not move: nothing was learnt, nothing is published")
+    course = Course(initial)
+    if (checkpoint := checkpoints.load(data)) is not None:
+        _restore(training, course, checkpoint)
+        events.write("resumed", after=len(course.rounds), rounds=settings.rounds)
+    replies.round = len(course.rounds) + 1
 
-    record = RecordDict({flower.ARRAYS: result.arrays, flower.CONFIG: config})
-    nodes = list(grid.get_node_ids())
-    if len(nodes) < settings.quorum:
-        nodes = await_sites()
-    replies = grid.send_and_receive(
-        [Message(record, dst_node_id=node, message_type=MessageType.EVALUATE) for node in nodes],
-        timeout=settings.round_timeout,
+    def after_round(reached: Course) -> None:
+        checkpoints.save(_checkpoint(training, reached))
+        done = len(reached.rounds)
+        events.write(
+            "round",
+            **reached.rounds[-1].model_dump(),
+            rounds=settings.rounds,
+            seconds_left=seconds_left(reached.rounds, settings.rounds),
+        )
+        replies.round = done + 1
+
+    run_rounds(training, course, after_round)
+    if np.array_equal(course.weights.coef, initial.coef):
+        raise CloisterError("the weights did not move: nothing was learnt, nothing is published")
+    replies.round = None
+    final = collection.evaluate(course.weights)
+    if final is not None:
+        events.write("final", **final.model_dump())
+    number = _publish(settings, course, final)
+    checkpoints.discard()
+    return number
+
+
+def _checkpoint(training: Training, course: Course) -> Checkpoint:
+    return Checkpoint(
+        weights=course.weights,
+        rounds=tuple(course.rounds),
+        strategy=training.aggregation.state(),
+        privacy=training.privacy.state() if training.privacy is not None else None,
     )
-    final = final_metrics(replies, data, settings.quorum)
-    events.write("final", **final.model_dump())
-    return _publish(settings, weights, strategy.rounds, final)
+
+
+def _restore(training: Training, course: Course, checkpoint: Checkpoint) -> None:
+    course.weights, course.rounds = checkpoint.weights, list(checkpoint.rounds)
+    training.aggregation.restore(checkpoint.strategy)
+    if training.privacy is not None:
+        training.privacy.restore(checkpoint.privacy or {})
+
+
+def _collection(
+    grid: Exchange, settings: Settings, await_sites: Callable[[], list[int]]
+) -> Collection:
+    data, config = schema(settings.dataset), _config(settings)
+    if settings.secure_aggregation:
+        return SecureCollection(
+            grid,
+            data,
+            config,
+            await_sites,
+            quorum=settings.quorum,
+            timeout=settings.round_timeout,
+            masking=Masking(settings.clipping_range, settings.max_examples),
+        )
+    return PlainCollection(
+        grid, data, config, await_sites, quorum=settings.quorum, timeout=settings.round_timeout
+    )
+
+
+def _privacy(settings: Settings) -> Privacy | None:
+    if settings.noise_multiplier is None:
+        return None
+    return GaussianPrivacy(
+        settings.noise_multiplier, settings.clipping_norm, settings.delta, settings.epsilon_budget
+    )
 
 
 def _config(settings: Settings) -> ConfigRecord:
-    return ConfigRecord(
+    config = ConfigRecord(
         {
             flower.SCHEMA_DIGEST: schema(settings.dataset).digest,
             flower.ESTIMATOR: settings.estimator,
             flower.PARAMETERS: json.dumps(estimator_parameters(settings)),
             flower.OUT_OF_BOUNDS: settings.out_of_bounds,
+            flower.REPORT: settings.noise_multiplier is None,
         }
     )
+    if settings.noise_multiplier is not None:
+        config[flower.CLIPPING_NORM] = settings.clipping_norm
+    return config
 
 
-def _publish(
-    settings: Settings, weights: LinearWeights, rounds: list[RoundMetrics], final: FinalMetrics
-) -> int:
+def _publish(settings: Settings, course: Course, final: FinalMetrics | None) -> int:
     card = ModelCard(
         name=settings.name,
         estimator=settings.estimator,
         parameters=estimator_parameters(settings),
         data=schema(settings.dataset),
         out_of_bounds=settings.out_of_bounds,
-        rounds=tuple(rounds),
+        federation=federation(settings, course.rounds[-1].epsilon),
+        rounds=tuple(course.rounds),
         final=final,
         libraries={library: version(library) for library in LIBRARIES},
         created=datetime.now(UTC),
     )
 
     def write(folder: Path) -> dict[str, Any]:
-        weights.write(folder / WEIGHTS)
+        course.weights.write(folder / WEIGHTS)
         (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
         return {}
 

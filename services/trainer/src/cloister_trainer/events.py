@@ -1,7 +1,9 @@
 """The course of a training as JSON lines, for people and programs to follow."""
 
+import fcntl
 import json
 import logging
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,26 @@ class EventLog:
         if not self._path.is_file():
             return []
         return [json.loads(line) for line in self._path.read_text().split("\n")[:-1]]
+
+    def hold(self) -> int:
+        """Be the one that writes, which ``has_writer`` tells to others.
+
+        Returns:
+            The file descriptor that does it until it is closed, as the end of the process does,
+            however it ends.
+        """
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+
+    def has_writer(self) -> bool:
+        """Return whether a process that holds it is alive."""
+        with self._path.open("a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
 
 class EventHandler(logging.Handler):

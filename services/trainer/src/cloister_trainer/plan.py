@@ -1,12 +1,19 @@
 """What is to be trained, as far as it determines the result."""
 
+import logging
 from typing import Any
 
+from cloister_shared.card import DifferentialPrivacy, Federation
 from cloister_shared.datasets import schema
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
+from cloister_shared.secure_aggregation import quantisation_range
+from cloister_shared.strategies import check_combination, strategy
+from cloister_trainer.privacy import check_budget
 from cloister_trainer.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def estimator_parameters(settings: Settings) -> dict[str, Any]:
@@ -17,6 +24,29 @@ def estimator_parameters(settings: Settings) -> dict[str, Any]:
         "max_iter": settings.local_iterations,
         "warm_start": True,
     }
+
+
+def federation(settings: Settings, epsilon: float | None = None) -> Federation:
+    """Return how updates become one model, for the card.
+
+    Args:
+        settings: of the training.
+        epsilon: spent by all of its rounds; 0 before the first, None without differential privacy.
+    """
+    privacy = None
+    if settings.noise_multiplier is not None:
+        privacy = DifferentialPrivacy(
+            noise_multiplier=settings.noise_multiplier,
+            clipping_norm=settings.clipping_norm,
+            delta=settings.delta,
+            epsilon=epsilon or 0.0,
+        )
+    return Federation(
+        strategy=settings.strategy,
+        parameters=settings.strategy_values,
+        secure_aggregation=settings.secure_aggregation,
+        differential_privacy=privacy,
+    )
 
 
 def inputs_digest(settings: Settings) -> str:
@@ -39,6 +69,9 @@ def inputs_digest(settings: Settings) -> str:
             "out_of_bounds": settings.out_of_bounds,
             "rounds": settings.rounds,
             "clients": settings.clients,
+            "quorum": settings.quorum,
+            "federation": federation(settings).model_dump(mode="json"),
+            "epsilon_budget": settings.epsilon_budget,
         }
     )
 
@@ -47,12 +80,67 @@ def check(settings: Settings) -> None:
     """Refuse, before any work, what cannot succeed.
 
     Raises:
-        CloisterError: the estimator cannot be trained across sites and served encrypted, or the
-            quorum cannot be met.
+        CloisterError: the estimator cannot be trained across sites and served encrypted, it does
+            not go together with the strategy and the settings of privacy, or the quorum cannot be
+            met or is too small for the strategy or secure aggregation, or the privacy budget
+            allows no round.
     """
-    federated_estimator(settings.estimator)
+    row = strategy(settings.strategy)
+    check_combination(
+        row,
+        federated_estimator(settings.estimator),
+        secure_aggregation=settings.secure_aggregation,
+        differential_privacy=settings.noise_multiplier is not None,
+    )
+    needed = row.sites(settings.strategy_values)
+    if min(settings.clients, settings.quorum) < needed:
+        raise CloisterError(
+            f"{_described(settings)} needs the updates of {needed} sites "
+            f"in every round; set CLOISTER_CLIENTS (now {settings.clients}) to {needed} or more, "
+            f"and CLOISTER_MIN_REPLIES (now {settings.min_replies or 'empty'}) to as many, or "
+            "leave it empty"
+        )
     if settings.quorum > settings.clients:
         raise CloisterError(
             f"CLOISTER_MIN_REPLIES={settings.quorum} is more than "
             f"CLOISTER_CLIENTS={settings.clients}: no round could succeed"
         )
+    if settings.secure_aggregation:
+        _check_secure_aggregation(settings)
+    _check_privacy(settings)
+
+
+def _check_secure_aggregation(settings: Settings) -> None:
+    quantisation_range(settings.clients)
+    if 2 * settings.quorum <= settings.clients:
+        raise CloisterError(
+            f"CLOISTER_MIN_REPLIES={settings.quorum} is not more than half of "
+            f"CLOISTER_CLIENTS={settings.clients}: under secure aggregation fewer must not be "
+            "able to unmask anything; raise it, or leave it empty"
+        )
+
+
+def _check_privacy(settings: Settings) -> None:
+    if settings.noise_multiplier is None:
+        if settings.epsilon_budget is not None:
+            raise CloisterError(
+                "CLOISTER_EPSILON_BUDGET limits nothing without CLOISTER_NOISE_MULTIPLIER: set "
+                "both, or none"
+            )
+        return
+    if settings.epsilon_budget is not None:
+        allowed = check_budget(
+            settings.rounds, settings.noise_multiplier, settings.delta, settings.epsilon_budget
+        )
+        if allowed < settings.rounds:
+            log.warning(
+                "CLOISTER_EPSILON_BUDGET=%g allows %d of %d rounds; training ends after them",
+                settings.epsilon_budget,
+                allowed,
+                settings.rounds,
+            )
+
+
+def _described(settings: Settings) -> str:
+    values = [f"{name}={value:g}" for name, value in settings.strategy_values.items()]
+    return f"{settings.strategy} ({', '.join(values)})" if values else settings.strategy

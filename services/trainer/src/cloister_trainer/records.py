@@ -1,7 +1,9 @@
-"""Weights as Flower's records."""
+"""Weights as Flower's records and messages."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 
 from cloister_shared import flower
 from cloister_shared.weights import LinearWeights
@@ -26,3 +28,29 @@ def to_weights(record: ArrayRecord) -> LinearWeights:
         record[flower.COEF].numpy().astype(np.float64, casting="same_kind"),
         record[flower.INTERCEPT].numpy().astype(np.float64, casting="same_kind"),
     )
+
+
+def weights_of(reply: Message) -> LinearWeights:
+    """Return the weights that a valid reply carries."""
+    return to_weights(reply.content.array_records[flower.ARRAYS])
+
+
+def mean_weights(replies: Sequence[Message]) -> LinearWeights:
+    """Return the mean of the weights in valid replies, every one counting the same."""
+    each = [weights_of(reply) for reply in replies]
+    return LinearWeights(
+        np.mean([weights.coef for weights in each], axis=0),
+        np.mean([weights.intercept for weights in each], axis=0),
+    )
+
+
+def synthetic_reply(weights: LinearWeights) -> Message:
+    """Return a reply that carries a mean, as the only one that a strategy is to aggregate."""
+    asked = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
+    content = RecordDict(
+        {
+            flower.ARRAYS: to_record(weights),
+            flower.METRICS: MetricRecord({flower.EXAMPLES: 1}),
+        }
+    )
+    return Message(content, reply_to=asked)

@@ -1,4 +1,4 @@
-"""What counts as a reply, and what a round makes of the replies."""
+"""What counts as a reply, and whom a round asks."""
 
 import math
 from collections.abc import Callable
@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import LocalGrid
+from federation import Answer, LocalGrid
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 
 from cloister_shared import flower
-from cloister_shared.card import RoundMetrics
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.weights import LinearWeights
+from cloister_trainer import plain
+from cloister_trainer.collection import Collected
+from cloister_trainer.exchange import Exchange
+from cloister_trainer.plain import PlainCollection, valid_replies
 from cloister_trainer.records import to_record, to_weights
-from cloister_trainer.strategy import QuorumFedAvg, final_metrics, valid_replies
 
 DATA = schema("digits")
 
@@ -154,90 +157,100 @@ def test_an_error_does_not_count() -> None:
         assert valid_replies(errors, DATA, with_arrays=with_arrays) == []
 
 
-class Round:
-    """A strategy and what it reported."""
+class Sites:
+    """A collection over sites that reply with given contents, in the order of their ids."""
 
-    def __init__(self, quorum: int, asked: int, await_sites: Callable[[], list[int]]) -> None:
-        self.reported: list[RoundMetrics] = []
-        self.strategy = QuorumFedAvg(DATA, quorum, await_sites, self.reported.append)
-        self.grid = LocalGrid(dict.fromkeys(range(1, asked + 1), lambda message: message))
-        self.messages = list(
-            self.strategy.configure_train(
-                3, to_record(weights()), ConfigRecord({"kept": 1}), self.grid
-            )
+    def __init__(
+        self,
+        *contents: RecordDict | Error | None,
+        quorum: int = 2,
+        reports: bool = True,
+        timeout: float = 0.3,
+    ) -> None:
+        self.grid = LocalGrid({node: self._answer(what) for node, what in enumerate(contents, 1)})
+        self.grid.silent = {node for node, what in enumerate(contents, 1) if what is None}
+        self.late: list[int] = []
+        self.collection = PlainCollection(
+            Exchange(self.grid),
+            DATA,
+            ConfigRecord({"kept": 1, flower.REPORT: reports}),
+            self._await_sites,
+            quorum=quorum,
+            timeout=timeout,
         )
 
-    def aggregate(self, *contents: RecordDict | Error) -> LinearWeights:
-        replies = [reply(what, node) for node, what in enumerate(contents, 1)]
-        arrays, _ = self.strategy.aggregate_train(3, replies)
-        assert arrays is not None
-        return to_weights(arrays)
+    def _answer(self, what: RecordDict | Error | None) -> Answer:
+        def answer(message: Message) -> Message:
+            assert what is not None
+            if isinstance(what, Error):
+                return Message(what, reply_to=message)
+            return Message(what, reply_to=message)
 
+        return answer
 
-def begin(quorum: int = 2, asked: int = 3) -> Round:
-    def nobody() -> list[int]:
-        raise AssertionError("there are enough sites")
+    def _await_sites(self) -> list[int]:
+        assert self.late, "there are enough sites"
+        return self.late
 
-    return Round(quorum, asked, nobody)
+    def train(self) -> Collected:
+        return self.collection.train(3, weights())
 
 
 def test_every_site_online_is_asked_with_weights_config_and_round() -> None:
-    messages = begin(asked=5).messages
-    assert sorted(message.metadata.dst_node_id for message in messages) == [1, 2, 3, 4, 5]
-    for message in messages:
+    sites = Sites(*[content()] * 5)
+    sites.train()
+    assert sorted(message.metadata.dst_node_id for message in sites.grid.sent) == [1, 2, 3, 4, 5]
+    for message in sites.grid.sent:
         assert message.metadata.message_type == "train"
         sent = to_weights(message.content.array_records[flower.ARRAYS])
         assert np.array_equal(sent.coef, weights().coef)
         config = message.content.config_records[flower.CONFIG]
-        assert dict(config) == {"kept": 1, "server-round": 3}
+        assert dict(config) == {"kept": 1, flower.REPORT: True, flower.ROUND: 3}
 
 
 def test_with_too_few_online_it_waits_for_sites() -> None:
-    messages = Round(2, 1, lambda: [4, 5]).messages
-    assert [message.metadata.dst_node_id for message in messages] == [4, 5]
+    sites = Sites(content(), content(), content())
+    online = sites.grid.sites
+    sites.grid.online = {1}
+    sites.late = sorted(online)
+    assert sites.train().sites == 3
 
 
-def test_the_mean_is_weighted_by_rows() -> None:
-    one, two, three = (weights(seed) for seed in (1, 2, 3))
-    mean = begin().aggregate(
-        content(to_record(one), examples=100),
-        content(to_record(two), examples=300),
-        content(to_record(three), examples=600),
-    )
-    np.testing.assert_allclose(mean.coef, 0.1 * one.coef + 0.3 * two.coef + 0.6 * three.coef)
-    np.testing.assert_allclose(
-        mean.intercept, 0.1 * one.intercept + 0.3 * two.intercept + 0.6 * three.intercept
-    )
+def test_replies_come_in_the_order_of_the_sites_whatever_came_first() -> None:
+    sites = Sites(*(content(examples=100 + node) for node in range(1, 9)))
+    rows = [reply.content.metric_records[flower.METRICS] for reply in sites.train().replies]
+    assert [record[flower.EXAMPLES] for record in rows] == list(range(101, 109))
 
 
 def test_metrics_are_weighted_by_validation_rows_and_failures_are_all_that_were_asked() -> None:
-    begun = begin(asked=5)
-    begun.aggregate(
+    collected = Sites(
         content(examples=100, validation=10, accuracy=0.5, loss=1.0),
         content(examples=300, validation=30, accuracy=0.9, loss=2.0),
         Error(1, "the disk is full"),
         content(one_nan()),
-        # The fifth has not replied at all.
-    )
-    (measured,) = begun.reported
-    assert begun.strategy.rounds == [measured]
-    assert (measured.round, measured.sites, measured.failures) == (3, 2, 3)
-    assert measured.examples == 400
-    assert measured.accuracy == pytest.approx(0.8)
-    assert measured.loss == pytest.approx(1.75)
+        None,
+    ).train()
+    assert (collected.asked, collected.sites, len(collected.replies)) == (5, 2, 2)
+    assert collected.examples == 400
+    assert collected.accuracy == pytest.approx(0.8)
+    assert collected.loss == pytest.approx(1.75)
 
 
-def test_invalid_replies_leave_the_mean_alone() -> None:
-    expected = begin().aggregate(content(to_record(weights(1))), content(to_record(weights(2))))
-    mean = begin().aggregate(
-        content(to_record(weights(1))),
-        content(one_nan()),
-        content(to_record(weights(2))),
-        content(one_more_array(), examples=10**9),
-        one_more_metric(),
-        content(validation=None),
+def test_sites_that_report_nothing_count_one_each() -> None:
+    silent = {"validation": None, "accuracy": None, "loss": None}
+    sites = Sites(
+        content(examples=1, **silent),
+        content(examples=1, **silent),
+        content(examples=100, **silent),
+        content(examples=1),
+        reports=False,
     )
-    assert np.array_equal(mean.coef, expected.coef)
+    collected = sites.train()
+    assert (collected.asked, collected.sites) == (4, 2)
+    assert (collected.examples, collected.accuracy, collected.loss) == (None, None, None)
+    sent = len(sites.grid.sent)
+    assert sites.collection.evaluate(weights()) is None
+    assert len(sites.grid.sent) == sent
 
 
 @pytest.mark.parametrize(
@@ -251,28 +264,85 @@ def test_invalid_replies_leave_the_mean_alone() -> None:
 def test_a_round_without_its_quorum_raises_with_the_first_reason(
     bad: RecordDict | Error, reason: str
 ) -> None:
-    begun = begin(quorum=2, asked=4)
+    sites = Sites(content(), bad, Error(1, "later"), None)
     with pytest.raises(
         CloisterError, match=f"round 3 has 1 valid replies of 4, and 2 are needed.*{reason}"
     ):
-        begun.aggregate(content(), bad, Error(1, "later"))
-    assert begun.reported == []
+        sites.train()
 
 
 def test_a_round_without_any_reply_raises() -> None:
     with pytest.raises(CloisterError, match="0 valid replies of 3"):
-        begin().aggregate()
+        Sites(None, None, None).train()
 
 
 def test_final_metrics_are_weighted_and_need_the_quorum() -> None:
-    replies = [
-        reply(RecordDict({flower.METRICS: metrics(validation=10, accuracy=0.2, loss=3.0)})),
-        reply(RecordDict({flower.METRICS: metrics(validation=40, accuracy=0.7, loss=1.0)})),
-        reply(Error(1, "the disk is full")),
+    replies: list[RecordDict | Error] = [
+        RecordDict({flower.METRICS: metrics(validation=10, accuracy=0.2, loss=3.0)}),
+        RecordDict({flower.METRICS: metrics(validation=40, accuracy=0.7, loss=1.0)}),
+        Error(1, "the disk is full"),
     ]
-    final = final_metrics(replies, DATA, 2)
+    sites = Sites(*replies)
+    final = sites.collection.evaluate(weights())
+    assert final is not None
     assert final.sites == 2
     assert final.accuracy == pytest.approx(0.6)
     assert final.loss == pytest.approx(1.4)
+    assert {message.metadata.message_type for message in sites.grid.sent} == {"evaluate"}
     with pytest.raises(CloisterError, match=r"final evaluation has 2 .* 3 are needed.*disk is ful"):
-        final_metrics(replies, DATA, 3)
+        Sites(*replies, quorum=3).collection.evaluate(weights())
+
+
+class Away:
+    """A site of which the SuperLink says at first that it is gone."""
+
+    def __init__(self, code: int, times: int) -> None:
+        self.code = code
+        self.times = times
+        self.asked = 0
+
+    def __call__(self, message: Message) -> Message:
+        self.asked += 1
+        if self.asked <= self.times:
+            return Message(Error(self.code, "unavailable"), reply_to=message)
+        return Message(content(), reply_to=message)
+
+
+@pytest.mark.parametrize(
+    "code", [ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, 5]
+)
+def test_sites_that_went_away_are_asked_again_where_the_quorum_depends_on_them(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "POLL_SECONDS", 0.01)
+    sites, away = Sites(content(), content(), content(), timeout=30), Away(code, times=2)
+    sites.grid.sites |= {2: away, 3: away}
+    collected = sites.train()
+    assert (collected.asked, collected.sites) == (3, 3)
+    asked = [message.metadata.dst_node_id for message in sites.grid.sent]
+    assert sorted(asked) == [1, 2, 2, 3, 3]
+
+
+def test_a_site_that_went_away_is_not_asked_again_where_there_are_enough() -> None:
+    sites, away = Sites(content(), content(), content()), Away(5, times=9)
+    sites.grid.sites[3] = away
+    collected = sites.train()
+    assert (collected.asked, collected.sites, away.asked) == (3, 2, 1)
+
+
+def test_what_a_site_itself_raised_is_not_asked_again() -> None:
+    sites, failing = Sites(content(), content()), Away(1, times=9)
+    sites.grid.sites[2] = failing
+    with pytest.raises(CloisterError, match="1 valid replies of 2"):
+        sites.train()
+    assert failing.asked == 1
+
+
+def test_sites_that_stay_away_fail_the_round_at_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plain, "POLL_SECONDS", 0.01)
+    sites = Sites(content(), content(), timeout=0.2)
+    sites.grid.sites[2] = Away(5, times=10**9)
+    with pytest.raises(CloisterError, match=r"1 valid replies of 2.*unavailable"):
+        sites.train()

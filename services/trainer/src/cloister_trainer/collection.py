@@ -1,0 +1,50 @@
+"""How the updates of one round come together, whichever way sites send them."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from flwr.app import Message
+
+from cloister_shared.card import FinalMetrics
+from cloister_shared.weights import LinearWeights
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a round brought in."""
+
+    asked: int
+    """Sites asked."""
+    sites: int
+    """Sites whose update is in it."""
+    replies: list[Message]
+    """What a strategy of Flower's aggregates: arrays, and metrics with the number of examples. One
+    a site, or a single one with the mean where the updates of single sites are hidden."""
+    examples: int | None
+    """Rows fitted; this and the two below are missing where sites do not report them."""
+    accuracy: float | None
+    """Of the model that was sent, in [0, 1], averaged by validation rows."""
+    loss: float | None
+    """Of the model that was sent: mean cross-entropy in nats, averaged by validation rows."""
+
+
+class Collection(Protocol):
+    """One way of collecting updates."""
+
+    def train(self, server_round: int, weights: LinearWeights) -> Collected:
+        """Have all sites that are online fit from these weights on.
+
+        Args:
+            server_round: from 1.
+            weights: of the global model.
+
+        Raises:
+            CloisterError: fewer sites than the quorum took part; the message has the reason.
+        """
+
+    def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
+        """Have all sites that are online measure these weights; None where they report nothing.
+
+        Raises:
+            CloisterError: fewer sites than the quorum took part; the message has the reason.
+        """

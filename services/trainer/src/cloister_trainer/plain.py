@@ -1,0 +1,252 @@
+"""The plain way of collecting updates: every site's reply as it is."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from cloister_shared import flower
+from cloister_shared.card import FinalMetrics
+from cloister_shared.errors import CloisterError
+from cloister_shared.schema import DatasetSchema
+from cloister_shared.weights import LinearWeights
+from cloister_trainer.collection import Collected
+from cloister_trainer.records import to_record, to_weights
+
+METRICS = {flower.EXAMPLES, flower.VALIDATION_EXAMPLES, flower.ACCURACY, flower.LOSS}
+"""What a site reports, unless it is told not to: then the first alone, which is 1."""
+
+LOST = {
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    ErrorCode.NODE_UNAVAILABLE,
+}
+"""Errors that the SuperLink makes, and no site."""
+POLL_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class PlainCollection:
+    """Asks all sites that are online, with a quorum of valid replies in every round.
+
+    Flower's own strategies end a run in which every site failed as completed, with the weights it
+    began with; here such a round raises. A reply is valid if it carries no error, its arrays have
+    the model's shapes and finite values, and its metrics are there and can be true.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        data: DatasetSchema,
+        config: ConfigRecord,
+        await_sites: Callable[[], list[int]],
+        *,
+        quorum: int,
+        timeout: float,
+    ) -> None:
+        """Prepare to collect.
+
+        Args:
+            grid: reaches the sites.
+            data: the schema of their data.
+            config: what they are told, but for the round; ``flower.REPORT`` in it says whether
+                they report metrics.
+            await_sites: waits for the quorum and returns the sites that are online.
+            quorum: valid replies without which a round fails.
+            timeout: seconds for which replies are awaited.
+        """
+        self._grid = grid
+        self._data = data
+        self._config = config
+        self._await_sites = await_sites
+        self._quorum = quorum
+        self._timeout = timeout
+        self._reports = bool(config.get(flower.REPORT, True))
+
+    def train(self, server_round: int, weights: LinearWeights) -> Collected:
+        """Have all sites that are online fit; wait for the quorum if fewer are.
+
+        Raises:
+            CloisterError: there are fewer valid replies than the quorum.
+        """
+        config = ConfigRecord({**self._config, flower.ROUND: server_round})
+        asked, received = self._ask(MessageType.TRAIN, weights, config)
+        valid = self._valid(received, with_arrays=True)
+        if len(valid) < self._quorum:
+            reason = first_reason(received, self._data, with_arrays=True, reports=self._reports)
+            raise CloisterError(
+                f"round {server_round} has {len(valid)} valid replies of {asked}, and "
+                f"{self._quorum} are needed{reason}"
+            )
+        if not self._reports:
+            return Collected(asked, len(valid), valid, None, None, None)
+        metrics = weighted_metrics(valid)
+        examples = sum(cast("int", _metrics(reply)[flower.EXAMPLES]) for reply in valid)
+        return Collected(asked, len(valid), valid, examples, metrics.accuracy, metrics.loss)
+
+    def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
+        """Have all sites that are online measure these weights.
+
+        Raises:
+            CloisterError: there are fewer valid replies than the quorum.
+        """
+        if not self._reports:
+            return None
+        asked, received = self._ask(MessageType.EVALUATE, weights, self._config)
+        valid = self._valid(received, with_arrays=False)
+        if len(valid) < self._quorum:
+            reason = first_reason(received, self._data, with_arrays=False)
+            raise CloisterError(
+                f"the final evaluation has {len(valid)} valid replies of {asked}, and "
+                f"{self._quorum} are needed{reason}"
+            )
+        return weighted_metrics(valid)
+
+    def _ask(
+        self, message_type: str, weights: LinearWeights, config: ConfigRecord
+    ) -> tuple[int, list[Message]]:
+        """Ask all sites that are online, and return how many that were and their replies.
+
+        A reply that was lost on its way, or a site that went away, is no failure of that site:
+        where the quorum depends on it, such sites are asked again once they are back, as they are
+        after a restart of the SuperLink.
+        """
+        deadline = time.monotonic() + self._timeout
+        nodes = list(self._grid.get_node_ids())
+        if len(nodes) < self._quorum:
+            nodes = self._await_sites()
+        content = RecordDict({flower.ARRAYS: to_record(weights), flower.CONFIG: config})
+        asked: set[int] = set()
+        replies: list[Message] = []
+        while nodes:
+            asked |= set(nodes)
+            messages = [
+                Message(content, dst_node_id=node, message_type=message_type) for node in nodes
+            ]
+            timeout = max(deadline - time.monotonic(), 0.0)
+            received = list(self._grid.send_and_receive(messages, timeout=timeout))
+            lost = [reply for reply in received if _is_lost(reply)]
+            replies += [reply for reply in received if not _is_lost(reply)]
+            done = {reply.metadata.src_node_id for reply in replies}
+            needed = self._quorum - sum(not reply.has_error() for reply in replies)
+            nodes = self._await_back(done, needed, deadline) if lost and needed > 0 else []
+        # In the order of the sites, not of arrival: sums of floats depend on their order, and a
+        # training that is repeated or resumed is to come to the same weights.
+        return len(asked), sorted([*replies, *lost], key=lambda one: one.metadata.src_node_id)
+
+    def _await_back(self, done: set[int], needed: int, deadline: float) -> list[int]:
+        """Return sites that are online and not done, once they are as many as needed."""
+        log.warning("%d more replies are needed: waiting for sites that went away", needed)
+        while time.monotonic() + POLL_SECONDS < deadline:
+            time.sleep(POLL_SECONDS)
+            nodes = set(self._grid.get_node_ids()) - done
+            if len(nodes) >= needed:
+                return sorted(nodes)
+        return []
+
+    def _valid(self, replies: list[Message], *, with_arrays: bool) -> list[Message]:
+        return valid_replies(replies, self._data, with_arrays=with_arrays, reports=self._reports)
+
+
+def _is_lost(reply: Message) -> bool:
+    return reply.has_error() and reply.error.code in LOST
+
+
+def weighted_metrics(replies: list[Message]) -> FinalMetrics:
+    """Average accuracy and loss over sites, weighted by the rows each measured on."""
+    records = [_metrics(reply) for reply in replies]
+    rows = [cast("int", record[flower.VALIDATION_EXAMPLES]) for record in records]
+    accuracy, loss = (
+        float(np.average([cast("float", record[key]) for record in records], weights=rows))
+        for key in (flower.ACCURACY, flower.LOSS)
+    )
+    return FinalMetrics(sites=len(records), accuracy=accuracy, loss=loss)
+
+
+def valid_replies(
+    replies: Iterable[Message], data: DatasetSchema, *, with_arrays: bool, reports: bool = True
+) -> list[Message]:
+    """Return the replies that can be used, and log why the others cannot.
+
+    Args:
+        replies: of one round.
+        data: the schema of the sites' data.
+        with_arrays: whether they carry weights.
+        reports: whether they carry metrics besides the number of rows, which is 1 otherwise.
+    """
+    valid = []
+    for reply in replies:
+        reason = _reason_against(reply, data, with_arrays, reports)
+        if reason is None:
+            valid.append(reply)
+        else:
+            log.warning("site %d: no valid reply: %s", reply.metadata.src_node_id, reason)
+    return valid
+
+
+def first_reason(
+    replies: Iterable[Message], data: DatasetSchema, *, with_arrays: bool, reports: bool = True
+) -> str:
+    """Return why the first invalid reply is invalid, to end a sentence with."""
+    reasons = (_reason_against(reply, data, with_arrays, reports) for reply in replies)
+    first = next((reason for reason in reasons if reason is not None), None)
+    return f"; the first reason: {first}" if first else ""
+
+
+def _reason_against(
+    reply: Message,
+    data: DatasetSchema,
+    with_arrays: bool,
+    reports: bool,
+) -> str | None:
+    if reply.has_error():
+        return reply.error.reason or f"error {reply.error.code}"
+    try:
+        if with_arrays:
+            _check_arrays(reply.content, data)
+        _check_metrics(reply.content, reports=reports)
+    except Exception as error:  # noqa: BLE001 - a site can send anything, and fails alone
+        return str(error) or type(error).__name__
+    return None
+
+
+def _check_arrays(content: RecordDict, data: DatasetSchema) -> None:
+    # Flower averages whatever is there, and gives up where two sites differ in it.
+    if set(content.array_records) != {flower.ARRAYS}:
+        raise CloisterError(f"its array records are {sorted(content.array_records)}")
+    record = content.array_records[flower.ARRAYS]
+    if set(record) != {flower.COEF, flower.INTERCEPT}:
+        raise CloisterError(f"its arrays are {sorted(record)}")
+    weights: LinearWeights = to_weights(record)
+    weights.check(data)
+
+
+def _check_metrics(content: RecordDict, *, reports: bool) -> None:
+    if set(content.metric_records) != {flower.METRICS}:
+        raise CloisterError(f"its metric records are {sorted(content.metric_records)}")
+    record = content.metric_records[flower.METRICS]
+    if set(record) != (METRICS if reports else {flower.EXAMPLES}):
+        raise CloisterError(f"its metrics are {sorted(record)}")
+    if not reports:
+        if record[flower.EXAMPLES] != 1:
+            raise CloisterError(f"its {flower.EXAMPLES} is not 1, as of every site's")
+        return
+    for key in (flower.EXAMPLES, flower.VALIDATION_EXAMPLES):
+        rows = record[key]
+        if not isinstance(rows, int) or rows < 1:
+            raise CloisterError(f"its {key} is not a number of rows")
+    for key, high in ((flower.ACCURACY, 1.0), (flower.LOSS, sys.float_info.max)):
+        value = record[key]
+        if not isinstance(value, int | float) or not 0 <= value <= high:
+            raise CloisterError(f"its {key} is not a number from 0 to {high:g}")
+
+
+def _metrics(reply: Message) -> MetricRecord:
+    return reply.content.metric_records[flower.METRICS]

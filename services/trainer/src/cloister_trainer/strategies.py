@@ -1,0 +1,84 @@
+"""One of Flower's strategies, as far as it makes one model of the replies of a round."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy.fedopt import FedOpt
+
+from cloister_shared import flower
+from cloister_shared.errors import CloisterError
+from cloister_shared.strategies import Strategy
+from cloister_shared.weights import LinearWeights
+from cloister_trainer.records import to_record, to_weights
+
+MOMENTS = ("m_t", "v_t")
+"""What the strategies with an optimiser at the server keep from round to round, by array."""
+
+
+class Aggregation:
+    """Aggregates replies by one of Flower's strategies, whose state can be kept and restored."""
+
+    def __init__(self, row: Strategy, parameters: Mapping[str, float | int]) -> None:
+        """Build Flower's class from its row of the table, with these parameters."""
+        module, name = row.flower_class.rsplit(".", 1)
+        self._strategy: FedAvg = getattr(import_module(module), name)(
+            weighted_by_key=flower.EXAMPLES,
+            arrayrecord_key=flower.ARRAYS,
+            configrecord_key=flower.CONFIG,
+            # Metrics are the collection's; sites of a round without any have no more than weights.
+            train_metrics_aggr_fn=_no_metrics,
+            **parameters,
+        )
+
+    def aggregate(
+        self, server_round: int, received: LinearWeights, replies: Sequence[Message]
+    ) -> LinearWeights:
+        """Return the next global model; what it holds is to be checked.
+
+        Args:
+            server_round: from 1.
+            received: the weights that sites fitted from.
+            replies: valid ones; their arrays may be taken out of them.
+
+        Raises:
+            CloisterError: there is no reply, or they do not fit together.
+        """
+        if isinstance(self._strategy, FedOpt):
+            # Flower sets it when it makes the messages itself.
+            self._strategy.current_arrays = {
+                key: array.numpy() for key, array in to_record(received).items()
+            }
+        # A site can send what overflows where it is squared: it is then far from all others, and
+        # of what comes out all is checked.
+        with np.errstate(over="ignore", invalid="ignore"):
+            arrays, _ = self._strategy.aggregate_train(server_round, list(replies))
+        if arrays is None:
+            raise CloisterError(f"round {server_round} has no replies to aggregate")
+        return to_weights(arrays)
+
+    def state(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return what the strategy keeps from round to round, by name; often nothing."""
+        kept = {}
+        for moment in MOMENTS:
+            for key, array in (getattr(self._strategy, moment, None) or {}).items():
+                kept[f"{moment}.{key}"] = array
+        return kept
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Go on from what ``state`` returned."""
+        for moment in MOMENTS:
+            arrays = {
+                name.split(".", 1)[1]: array
+                for name, array in state.items()
+                if name.split(".", 1)[0] == moment
+            }
+            if arrays:
+                setattr(self._strategy, moment, arrays)
+
+
+def _no_metrics(_contents: list[RecordDict], _weighted_by: str) -> MetricRecord:
+    return MetricRecord()

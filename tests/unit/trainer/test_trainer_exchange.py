@@ -1,0 +1,145 @@
+"""Messages and replies, by a clock that stands still unless one sleeps."""
+
+from collections.abc import Callable, Iterable
+
+import httpx
+import pytest
+from federation import LocalGrid
+from flwr.app import Message, RecordDict
+
+from cloister_trainer.exchange import POLL_SECONDS, Exchange
+
+
+class Timed(LocalGrid):
+    """Sites 1 to n, of which each replies some seconds after it was asked."""
+
+    def __init__(self, *seconds: float) -> None:
+        super().__init__(dict.fromkeys(range(1, len(seconds) + 1), self._echo))
+        self.seconds = seconds
+        self.now = 500.0
+        self.pulls: list[float] = []
+        self.told: list[tuple[int, int, float]] = []
+        self.pushing: list[Exception] = []
+        self.pulling: list[Exception] = []
+        self.unknown: set[int] = set()
+
+    @staticmethod
+    def _echo(message: Message) -> Message:
+        return Message(RecordDict(), reply_to=message)
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        if self.pushing:
+            raise self.pushing.pop(0)
+        asked = list(messages)
+        self.due = {m.metadata.dst_node_id: self.now + self.seconds[i] for i, m in enumerate(asked)}
+        return [
+            "" if message.metadata.dst_node_id in self.unknown else message_id
+            for message, message_id in zip(asked, super().push_messages(asked), strict=True)
+        ]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self.pulls.append(self.now)
+        if self.pulling:
+            raise self.pulling.pop(0)
+        nodes = {m.metadata.message_id: m.metadata.dst_node_id for m in self.sent}
+        return super().pull_messages(
+            [one for one in message_ids if self.due[nodes[one]] <= self.now + 1e-9]
+        )
+
+    def exchange(self, timeout: float | None = 60.0) -> list[int]:
+        """Ask every site, and return those that replied without an error."""
+        exchange = Exchange(
+            self,
+            lambda *told: self.told.append(told),
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
+        messages = [
+            Message(RecordDict(), dst_node_id=node, message_type="train") for node in self.sites
+        ]
+        self.replies = exchange.send_and_receive(messages, timeout=timeout)
+        return sorted(reply.metadata.src_node_id for reply in self.replies if not reply.has_error())
+
+
+def test_it_ends_soon_after_the_last_reply() -> None:
+    grid = Timed(1.0, 3.05, 2.0)
+    assert grid.exchange() == [1, 2, 3]
+    assert 503.05 <= grid.now <= 503.05 + POLL_SECONDS
+
+
+@pytest.mark.parametrize("timeout", [10.0, None])
+def test_it_tells_how_many_have_replied(timeout: float | None) -> None:
+    grid = Timed(1.0, 3.0, 2.0)
+    grid.exchange(timeout)
+    first = {replied: seconds for replied, _, seconds in reversed(grid.told)}
+    assert {replied: round(seconds) for replied, seconds in first.items()} == {
+        0: 0,
+        1: 1,
+        2: 2,
+        3: 3,
+    }
+    assert {asked for _, asked, _ in grid.told} == {3}
+
+
+def test_what_is_missing_at_the_deadline_is_left_out() -> None:
+    grid = Timed(1.0, 61.0, 60.0)
+    assert grid.exchange() == [1, 3]
+    assert grid.now == pytest.approx(560.0)
+
+
+def test_with_many_outstanding_it_asks_more_seldom() -> None:
+    def pulls(sites: int) -> int:
+        grid = Timed(*[10.0] * sites)
+        assert len(grid.exchange()) == sites
+        return len(grid.pulls)
+
+    assert pulls(10) == pulls(1)
+    assert pulls(100) < pulls(10) / 3
+
+
+def test_without_messages_nobody_is_asked() -> None:
+    grid = Timed()
+    assert grid.exchange() == []
+    assert grid.pulls == []
+
+
+def test_a_message_that_is_refused_is_an_error_of_its_site() -> None:
+    grid = Timed(1.0, 1.0, 1.0)
+    grid.unknown = {2}
+    assert grid.exchange() == [1, 3]
+    (error,) = [reply for reply in grid.replies if reply.has_error()]
+    assert error.metadata.src_node_id == 2
+    assert "does not know" in str(error.error.reason)
+
+
+def internal() -> Exception:
+    request = httpx.Request("POST", "http://superlink")
+    return httpx.HTTPStatusError("500", request=request, response=httpx.Response(500))
+
+
+@pytest.mark.parametrize("error", [internal, lambda: httpx.ConnectError("refused")])
+def test_a_superlink_that_is_away_for_a_while_loses_nothing(
+    error: Callable[[], Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = Timed(1.0, 2.0)
+    grid.pushing = [error() for _ in range(5)]
+    grid.pulling = [error() for _ in range(20)]
+    assert grid.exchange() == [1, 2]
+    assert "asking again" in caplog.text
+
+
+def test_one_that_stays_away_ends_it_at_the_deadline() -> None:
+    grid = Timed(1.0)
+    grid.pulling = [internal() for _ in range(1000)]
+    with pytest.raises(httpx.HTTPStatusError):
+        grid.exchange()
+    assert 555 <= grid.now <= 560
+
+
+def test_everything_else_is_the_inner_grids() -> None:
+    grid = Timed(0.0, 0.0)
+    assert list(Exchange(grid).get_node_ids()) == [1, 2]
