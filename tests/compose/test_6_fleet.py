@@ -115,7 +115,7 @@ def start(folder: Path, name: str, ca: str) -> Door:
         "FLEET_ADDRESS_CONNECTIONS": ADDRESS_CONNECTIONS,
         "FLEET_HEADER_SECONDS": 2,
         "FLEET_CLIENT_SECONDS": 4,
-        "FLEET_QUEUE_SECONDS": 5,
+        "FLEET_QUEUE_SECONDS": 3,
         "LOG_FORMAT": "json",
     }
     environment = [f"--env=CLOISTER_{key}={value}" for key, value in settings.items()]

@@ -18,8 +18,6 @@ PROGRAM = "haproxy"
 FILE = "haproxy.cfg"
 THREADS_LIMIT = 4
 """Bytes are moved by few threads, and each keeps memory of its own."""
-CONNECT_MS = 500
-"""Milliseconds for a connection to a server, and between two attempts at the same one."""
 OWN_CONNECTIONS = 64
 """Connections to the port of metrics and health at most, beside those of clients."""
 

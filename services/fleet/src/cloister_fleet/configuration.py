@@ -13,7 +13,7 @@ from cloister_fleet.paths import (
 )
 from cloister_fleet.problems import PROBLEMS
 from cloister_fleet.settings import Settings
-from cloister_shared.haproxy import CONNECT_MS, FILE, OWN_CONNECTIONS, THREADS_LIMIT
+from cloister_shared.haproxy import FILE, OWN_CONNECTIONS, THREADS_LIMIT
 from cloister_shared.service import worker_threads
 
 HELD_BYTES = 80 << 10
@@ -28,6 +28,8 @@ SUPERLINK_REQUESTS = 64
 SUPERLINK_OBJECTS = 16
 """Large bodies among them at a time, which it holds in memory before it knows who sends them."""
 ENROLMENT_REQUESTS = 16
+CONNECT_SECONDS = 2
+"""For a connection, with its handshake, for which a busy SuperLink takes its time."""
 
 TEXT_LINE = (
     "INFO fleet: %HM %HPO %ST in %Ta ms by %b, %rc retries, %U bytes up, %B down, %ts, from %ci"
@@ -51,8 +53,7 @@ def render(settings: Settings) -> str:
         "header_bytes": HEADER_BYTES,
         "held_bytes": HELD_BYTES,
         "enrolment_body_bytes": ENROLMENT_BODY_BYTES,
-        "connect_ms": CONNECT_MS,
-        "patience": settings.fleet_queue_seconds * 1000 // CONNECT_MS,
+        "connect_seconds": CONNECT_SECONDS,
         "own_connections": OWN_CONNECTIONS,
         "all_connections": settings.fleet_max_connections + OWN_CONNECTIONS,
         "log_target": "raw" if json_lines else "iso",

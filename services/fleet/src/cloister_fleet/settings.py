@@ -39,8 +39,8 @@ class Settings(ServiceSettings):
     fleet_client_seconds: int = Field(default=30, ge=1)
     """Seconds that a site may be silent."""
     fleet_queue_seconds: int = Field(default=20, ge=1)
-    """Seconds that a request waits for a SuperLink that is busy or starts anew, before it is
-    answered 503. Flower's own requests give up after 30."""
+    """Seconds that a request waits for a SuperLink that is busy, or refuses connections because it
+    starts anew, before it is answered 503. Flower's own requests give up after 30."""
     fleet_answer_seconds: int = Field(default=60, ge=1)
     """Seconds that the SuperLink may be silent."""
     log_format: Literal["text", "json"] = "text"

@@ -9,11 +9,13 @@ from string import Template
 from cloister_gateway.problems import problems
 from cloister_gateway.settings import Settings
 from cloister_shared.errors import CloisterError
-from cloister_shared.haproxy import CONNECT_MS, FILE, OWN_CONNECTIONS, THREADS_LIMIT
+from cloister_shared.haproxy import FILE, OWN_CONNECTIONS, THREADS_LIMIT
 from cloister_shared.service import worker_threads
 
 HEADER_BYTES = 16 << 10
 """Room for a request's headers beside a body that is held."""
+CONNECT_MS = 500
+"""Milliseconds for a connection to a replica, and between two attempts at the same one."""
 
 TEXT_LINE = (
     "INFO gateway: %HM %HPO %ST in %Ta ms (%Tw queued, %Tr answering) by %s, %rc retries, "
