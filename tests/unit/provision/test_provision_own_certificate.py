@@ -20,8 +20,8 @@ MakeSettings = Callable[..., Settings]
 NAME = "fl.hospital.example"
 
 
-def is_taken(root: Path, name: str, trusted: str = "trust/ca.crt") -> bool:
-    pem = root / "fleet-tls/tls.pem"
+def is_taken(root: Path, name: str, trusted: str = "trust/ca.crt", served: str = "tls.pem") -> bool:
+    pem = root / "fleet-tls" / served
     try:
         verify_server(pem, pem, root / trusted, name)
     except ssl.SSLCertVerificationError:
@@ -37,6 +37,8 @@ def test_it_takes_the_place_of_the_federations_own(
     root = settings.federation_dir
     assert is_taken(root, NAME)
     assert not is_taken(root, "fleet")
+    # Sites on the same machine reach it by the service's name.
+    assert is_taken(root, "fleet", served="inside.pem")
     # Who trusts the federation's CA alone does not take it; its services are reached all the same.
     assert not is_taken(root, NAME, "ca/ca.crt")
     trusted = (root / "trust/ca.crt").read_bytes()

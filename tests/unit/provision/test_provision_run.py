@@ -34,6 +34,7 @@ SECRETS = {
     "dealer-tls/tls.key",
     "enrolment-tls/tls.key",
     "enrolment/join-tokens.json",
+    "fleet-tls/inside.pem",
     "fleet-tls/tls.pem",
     "join/join.token",
     "server-tls/tls.key",

@@ -27,7 +27,10 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SERVICES = ("server", "dealer", "enrolment")
 """Services with a certificate and its key in two files, each reached by its own name."""
 FLEET = "fleet"
-"""The address of sites from outside, with both in one file, as HAProxy reads them."""
+"""The address of sites, with certificate and key in one file, as HAProxy reads them."""
+OUTSIDE, INSIDE = "tls.pem", "inside.pem"
+"""For sites everywhere, the user's own where there is one; and for those that reach it by the name
+of the service, whose certificate always comes from the federation's CA."""
 FOLDERS = {
     "ca": 0o700,
     "trust": 0o755,
@@ -41,7 +44,8 @@ SECRET_FILES = (
     "control/superexec.secret",
     "join/join.token",
     f"enrolment/{JOIN_TOKENS}",
-    "fleet-tls/tls.pem",
+    f"fleet-tls/{OUTSIDE}",
+    f"fleet-tls/{INSIDE}",
     *(f"{service}-tls/tls.key" for service in SERVICES),
 )
 _HOST_NAME = re.compile(
@@ -76,19 +80,24 @@ def provision(settings: Settings) -> None:
             place = Place(folder / "tls.crt", folder / "tls.key")
             ensure_certificate(place, (service, *LOOPBACK), authority, now)
             prove(place, trusted, (service, *LOOPBACK))
-        fleet = root / "fleet-tls" / "tls.pem"
+        inside, fleet = (_joined(root / "fleet-tls" / name) for name in (INSIDE, OUTSIDE))
+        ensure_certificate(inside, (FLEET, *LOOPBACK), authority, now)
+        prove(inside, trusted, (FLEET, *LOOPBACK))
         if own is None:
-            names = tuple(dict.fromkeys((FLEET, *LOOPBACK, *outside)))
-            ensure_certificate(Place(fleet, fleet), names, authority, now)
+            outside = tuple(dict.fromkeys((FLEET, *LOOPBACK, *outside)))
+            ensure_certificate(fleet, outside, authority, now)
         else:
-            names = outside
-            use_own(Place(fleet, fleet), own)
-        prove(Place(fleet, fleet), trusted, names)
+            use_own(fleet, own)
+        prove(fleet, trusted, outside)
         # What is behind the address of sites, and the SuperLink itself, know the CA alone.
         for name in ("server-tls", "fleet-tls"):
             trust(root / name / CA_CERTIFICATE, authority, None)
         ensure_secret(root / "control" / "superexec.secret")
         ensure_join_token(root / "join" / "join.token", root / "enrolment" / JOIN_TOKENS, now)
+
+
+def _joined(path: Path) -> Place:
+    return Place(path, path)
 
 
 def checked_names(names: tuple[str, ...]) -> tuple[str, ...]:
