@@ -69,15 +69,19 @@ def test_servers_are_verified_by_name_wherever_they_are_asked() -> None:
 
 
 def test_the_port_for_sites_speaks_tls_alone_and_that_of_metrics_never() -> None:
-    found = sections(render(Settings(host="192.0.2.1", fleet_tls_pem=Path("/tls/tls.pem"))))
+    settings = Settings(
+        host="192.0.2.1", fleet_tls_pem=Path("/tls/tls.pem"), fleet_inside_pem=Path("/tls/in.pem")
+    )
+    found = sections(render(settings))
     binds = {
         shlex.split(line)[1]: shlex.split(line)[2:]
         for lines in found.values()
         for line in lines
         if line.startswith("bind ")
     }
+    files = ["crt", "/tls/tls.pem", "crt", "/tls/in.pem"]
     assert binds == {
-        "192.0.2.1:8443": ["proto", "h1", "ssl", "crt", "/tls/tls.pem", "alpn", "http/1.1"],
+        "192.0.2.1:8443": ["proto", "h1", "ssl", *files, "alpn", "http/1.1"],
         "192.0.2.1:8002": ["proto", "h1"],
     }
     assert "ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets" in found["global"]

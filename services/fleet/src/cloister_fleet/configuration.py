@@ -46,8 +46,8 @@ def render(settings: Settings) -> str:
     """Return the configuration."""
     template = Template((files("cloister_fleet") / FILE).read_text())
     json_lines = settings.log_format == "json"
-    values = settings.model_dump(exclude={"superlink", "enrolment", "log_format"}) | {
-        "fleet_tls_pem": shlex.quote(str(settings.fleet_tls_pem)),
+    values = settings.model_dump(exclude={"superlink", "enrolment"}) | {
+        "certificates": _certificates(settings),
         "threads": min(worker_threads(), THREADS_LIMIT),
         "buffer_bytes": HELD_BYTES + HEADER_BYTES,
         "header_bytes": HEADER_BYTES,
@@ -71,6 +71,12 @@ def render(settings: Settings) -> str:
         "enrolment_requests": ENROLMENT_REQUESTS,
     }
     return template.substitute(values)
+
+
+def _certificates(settings: Settings) -> str:
+    """Return the files to choose from by the name that is called; the first where none fits."""
+    pems = filter(None, (settings.fleet_tls_pem, settings.fleet_inside_pem))
+    return " ".join(f"crt {shlex.quote(str(pem))}" for pem in pems)
 
 
 def _server(address: str, settings: Settings) -> str:

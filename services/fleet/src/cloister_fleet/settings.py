@@ -24,6 +24,9 @@ class Settings(ServiceSettings):
     """Host name and port of enrolment; its certificate has to bear the name."""
     fleet_tls_pem: Path = Path("fleet-tls/tls.pem")
     """One PEM file with the certificate that sites see, its chain and its key."""
+    fleet_inside_pem: Path | None = None
+    """Another one, for those who call this address by a name that is in it and not in the first:
+    the sites of the same machine, where the first is one's own."""
     ca_path: Path = Path("fleet-tls/ca.crt")
     """PEM file with the CA that signed the certificates of SuperLink and enrolment."""
     fleet_body_bytes: int = Field(default=16 << 20, ge=1)
