@@ -163,6 +163,16 @@ def test_a_run_that_was_interrupted_is_completed(make_settings: MakeSettings, lo
     assert all(is_served(root, service, service) for service in SERVED)
 
 
+def test_a_renewal_that_was_interrupted_is_completed(make_settings: MakeSettings) -> None:
+    """The key is there already, and the certificate is still the one before."""
+    settings = make_settings()
+    provision(settings)
+    root = settings.federation_dir
+    (root / "dealer-tls/tls.key").write_bytes((root / "server-tls/tls.key").read_bytes())
+    provision(settings)
+    assert is_served(root, "dealer", "dealer")
+
+
 def test_a_ca_without_its_key_is_not_replaced_in_silence(make_settings: MakeSettings) -> None:
     settings = make_settings()
     provision(settings)
