@@ -130,6 +130,23 @@ def test_a_revocation_that_the_superlink_did_not_hear_of_is_told_and_can_be_repe
     commands.revoke(tmp_path, admission, "site-a")
 
 
+def test_a_token_that_would_let_it_in_again_is_told(
+    tmp_path: Path, admission: Admission, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, many = invite(tmp_path, "many")
+    _, once = invite(tmp_path, "once", uses=1)
+    admit(admission, many, "site-a")
+    admit(admission, once, "site-b")
+    commands.revoke(tmp_path, admission, "site-b")
+    assert "still enrols" not in caplog.text
+    commands.revoke(tmp_path, admission, "site-a")
+    assert "many, still enrols new keys: revoke many too" in caplog.text
+    caplog.clear()
+    commands.revoke(tmp_path, admission, "many")
+    commands.revoke(tmp_path, admission, "site-a")
+    assert "still enrols" not in caplog.text
+
+
 def test_nobody_of_that_name_is_told(tmp_path: Path, admission: Admission) -> None:
     with pytest.raises(CloisterError, match="there is no token and no site 'nobody'; `list`"):
         commands.revoke(tmp_path, admission, "nobody")

@@ -187,8 +187,11 @@ def test_a_name_is_one_keys(http: TestClient, superlink: MemorySuperLink, tmp_pa
     conflict = enrol(http, token, public_key())
     assert conflict.status_code == 409
     assert "take another CLOISTER_SITE_NAME" in conflict.json()["detail"]
-    # A known key keeps the name it has in the register.
+    # A known key keeps the name it has in the register, and at a SuperLink that has forgotten it.
+    superlink.forget()
+    superlink.names.clear()
     assert enrol(http, token, key, "renamed").status_code == 200
+    assert list(superlink.names.values()) == ["site-a"]
     assert [node.name for node in read_nodes(tmp_path / "nodes.json")] == ["site-a"]
     assert len(superlink.nodes) == 1
 

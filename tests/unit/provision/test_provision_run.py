@@ -1,10 +1,12 @@
 """A run of the one-shot: what it makes, keeps, renews and refuses."""
 
 import os
+import re
 import ssl
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,7 @@ from cloister_provision.authority import LIFETIME, RENEWAL, Authority, open_auth
 from cloister_provision.certificates import Place, ensure_certificate
 from cloister_provision.settings import Settings
 from cloister_shared.errors import CloisterError
+from cloister_shared.files import locked
 from cloister_shared.joining import (
     read_join_tokens,
     token_digest,
@@ -161,6 +164,16 @@ def test_a_run_that_was_interrupted_is_completed(make_settings: MakeSettings, lo
     tokens = {"enrolment/join-tokens.json"}
     assert changed(made, after) - tokens == expected - tokens
     assert all(is_served(root, service, service) for service in SERVED)
+
+
+def test_a_renewal_that_was_interrupted_is_completed(make_settings: MakeSettings) -> None:
+    """The key is there already, and the certificate is still the one before."""
+    settings = make_settings()
+    provision(settings)
+    root = settings.federation_dir
+    (root / "dealer-tls/tls.key").write_bytes((root / "server-tls/tls.key").read_bytes())
+    provision(settings)
+    assert is_served(root, "dealer", "dealer")
 
 
 def test_a_ca_without_its_key_is_not_replaced_in_silence(make_settings: MakeSettings) -> None:
@@ -365,6 +378,21 @@ def test_two_at_once_make_one_ca_and_tell_no_secret(tmp_path: Path) -> None:
     for name in ("join/join.token", "control/superexec.secret"):
         secret = (tmp_path / name).read_text().strip()
         assert not any(secret in log for log in logs)
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the kernel does not list locks")
+def test_a_second_waits_for_the_first(tmp_path: Path) -> None:
+    with locked(tmp_path / "ca" / "ca.crt"):
+        process = start(tmp_path)
+        waiting = re.compile(rf"-> FLOCK .* {process.pid} ")
+        while not waiting.search(Path("/proc/locks").read_text()):
+            assert process.poll() is None, "it did not wait"
+            time.sleep(0.02)
+        authority = open_authority(tmp_path / "ca", now())
+    _, log = process.communicate()
+    assert process.returncode == 0, log
+    certificate = x509.load_pem_x509_certificate((tmp_path / "trust/ca.crt").read_bytes())
+    assert certificate == authority.certificate
 
 
 def test_a_volume_that_cannot_be_written_is_told_with_what_to_do() -> None:

@@ -88,7 +88,8 @@ class Admission:
             elif known.revoked is not None:
                 raise RevokedError(_REVOKED)
             try:
-                node_id = str(self._superlink.register(key.pem.encode(), name))
+                called = name if known is None else known.name
+                node_id = str(self._superlink.register(key.pem.encode(), called))
             except UnregisteredError:
                 raise RevokedError(_REVOKED) from None
             others = tuple(node for node in nodes if node.public_key != key.pem)

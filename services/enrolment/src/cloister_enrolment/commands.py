@@ -116,3 +116,18 @@ def revoke(folder: Path, admission: Admission, name: str) -> None:
         ) from None
     if not withdrawn and not revoked:
         raise CloisterError(f"there is no token and no site {name!r}; `list` names those there are")
+    _warn_of_open_tokens(folder, revoked)
+
+
+def _warn_of_open_tokens(folder: Path, revoked: list[Node]) -> None:
+    """Say which tokens would let a revoked site in again, under a new key."""
+    nodes, now = read_nodes(folder / NODES), datetime.now(UTC)
+    came_with = {node.token for node in revoked}
+    for token in read_join_tokens(folder / JOIN_TOKENS):
+        used = sum(node.token == token.digest for node in nodes)
+        if token.digest in came_with and token.is_usable(now, used):
+            log.warning(
+                "the join token that it came with, %s, still enrols new keys: revoke %s too, "
+                "unless you trust whoever holds it",
+                *(token.name, token.name),
+            )
