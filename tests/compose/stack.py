@@ -20,6 +20,13 @@ COMPOSE = ["docker", "compose", "--project-name", PROJECT, "--env-file", "/dev/n
 POLL_SECONDS = 0.5
 
 
+def reachable(folder: Path) -> Path:
+    """Return a folder of pytest's, which containers' user may enter from now on."""
+    for each in (folder, *list(folder.parents)[:2]):
+        each.chmod(0o755)
+    return folder
+
+
 class Stack:
     """The containers of the test's project."""
 

@@ -50,9 +50,10 @@ def test_mounts(config: dict[str, Any], service: str) -> None:
     }
     assert volumes == ISOLATION[service][0]
     binds = [mount for mount in mounts if mount["type"] == "bind"]
-    # The files of the host's that anything sees: a user's MNIST, the gateway's certificate, and a
+    # The files of the host's that anything sees: a user's MNIST, certificates of one's own, and a
     # key holder's API key.
     files = {"dealer": ["/mnist.npz"], "gateway": ["/tls.pem"], "keyholder": ["/api-key"]}
+    files |= {"provision": ["/own/tls.crt", "/own/tls.key", "/own/ca.crt"]}
     assert [mount["target"] for mount in binds] == files.get(service, [])
     assert all(mount["read_only"] for mount in binds)
 
@@ -69,6 +70,7 @@ def test_networks(config: dict[str, Any], service: str) -> None:
 def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
     networks = config["networks"]
     assert networks["federation"]["internal"]
+    assert networks["fleet"]["internal"]
     assert networks["control"]["internal"]
     assert networks["serving"]["internal"]
     assert networks["backend"]["internal"]
@@ -76,26 +78,49 @@ def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
     assert networks["edge"]["driver_opts"][masquerade] == "false"
 
 
-def test_only_the_gateway_is_published_and_only_on_loopback(config: dict[str, Any]) -> None:
+def test_only_gateway_and_fleet_are_published_and_only_on_loopback(config: dict[str, Any]) -> None:
     published = {
         name: [port["host_ip"] for port in service["ports"]]
         for name, service in config["services"].items()
         if service.get("ports")
     }
-    assert published == {"gateway": ["127.0.0.1"]}
+    assert published == {"gateway": ["127.0.0.1"], "fleet": ["127.0.0.1"]}
+
+
+def on(config: dict[str, Any], network: str) -> set[str]:
+    """Services that have joined a network."""
+    return {
+        name
+        for name, service in config["services"].items()
+        if network in (service.get("networks") or {})
+    }
 
 
 def test_key_holders_and_inference_meet_at_the_gateway_alone(config: dict[str, Any]) -> None:
-    def on(network: str) -> set[str]:
+    assert on(config, "serving") == {"keyholder", "gateway"}
+    assert on(config, "backend") == {"inference", "gateway"}
+    assert on(config, "edge") == {"gateway", "fleet"}
+
+
+def test_sites_and_superlink_meet_at_the_fleets_address_alone(config: dict[str, Any]) -> None:
+    assert on(config, "federation") == {"client", "dealer", "fleet"}
+    assert on(config, "fleet") == {"fleet", "server", "enrolment"}
+    assert on(config, "control") == {"server", "trainer", "enrolment", "sites"}
+
+
+def test_a_private_key_is_mounted_by_its_user_alone(config: dict[str, Any]) -> None:
+    def mounted(volume: str) -> set[str]:
         return {
             name
             for name, service in config["services"].items()
-            if network in (service.get("networks") or {})
+            if any(mount.get("source") == volume for mount in service["volumes"])
         }
 
-    assert on("serving") == {"keyholder", "gateway"}
-    assert on("backend") == {"inference", "gateway"}
-    assert on("edge") == {"gateway"}
+    assert mounted("ca") == {"provision"}
+    for service in ("server", "fleet", "dealer", "enrolment"):
+        assert mounted(f"{service}-tls") == {"provision", service}
+    assert mounted("control") == {"provision", "server", "trainer"}
+    assert mounted("join") == {"provision", "client"}
 
 
 def test_inference_knows_where_it_is_published() -> None:
@@ -106,9 +131,9 @@ def test_inference_knows_where_it_is_published() -> None:
     assert services["inference"]["environment"]["CLOISTER_PUBLISHED_HOST"] == "192.0.2.1"
 
 
-def test_api_keys_are_managed_only_when_asked(config: dict[str, Any]) -> None:
+def test_api_keys_and_sites_are_managed_only_when_asked(config: dict[str, Any]) -> None:
     asked = {name for name, service in config["services"].items() if service.get("profiles")}
-    assert asked == {"api-keys"}
+    assert asked == {"api-keys", "sites"}
 
 
 @pytest.mark.parametrize("service", ISOLATION)
@@ -135,6 +160,7 @@ def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None
     # Paths of files and folders; sizes and ages of keys.
     secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_API_KEYS_PATH", "CLOISTER_API_KEY_PATH"}
     secrets |= {"CLOISTER_KEYS_DIR", "CLOISTER_KEY_STORE_DIR"}
+    secrets |= {"CLOISTER_JOIN_TOKEN_PATH", "CLOISTER_TLS_KEY", "CLOISTER_TLS_KEY_FILE"}
     secrets |= {n for n in names if n.startswith("CLOISTER_KEY_") and n.endswith(("BYTES", "DAYS"))}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}
     assert suspicious <= secrets

@@ -10,9 +10,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from cloister_client.app import SHARD_DIR, app
+from cloister_client.app import app
 from cloister_client.shard import read_shard
-from cloister_client.training import evaluate, fit
+from cloister_client.site import REQUIRE_SECURE_AGGREGATION, SHARD_DIR
+from cloister_client.training import fit, l2_norm, measure
 from cloister_shared import flower
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
@@ -40,6 +41,9 @@ def ask(
     weights: LinearWeights,
     dataset: DatasetName = "digits",
     name: str = "LogisticRegression",
+    *,
+    node_config: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> RecordDict:
     config = ConfigRecord(
         {
@@ -48,13 +52,15 @@ def ask(
             flower.PARAMETERS: json.dumps(PARAMETERS),
             flower.OUT_OF_BOUNDS: "refuse",
         }
+        | changes
     )
     arrays = ArrayRecord(
         {flower.COEF: Array(weights.coef), flower.INTERCEPT: Array(weights.intercept)}
     )
     content = RecordDict({flower.ARRAYS: arrays, flower.CONFIG: config})
     message = Message(content, dst_node_id=1, message_type=kind)
-    context = Context(1, 1, {SHARD_DIR: str(site)}, RecordDict(), {})
+    config_of_node = {SHARD_DIR: str(site)} | (node_config or {})
+    context = Context(1, 1, config_of_node, RecordDict(), {})
     return app(message, context).content
 
 
@@ -72,7 +78,7 @@ def test_a_fit_carries_new_weights_and_the_metrics_of_those_received(site: Path)
     arrays = content.array_records[flower.ARRAYS]
     assert np.array_equal(arrays[flower.COEF].numpy(), expected.coef)
     assert np.array_equal(arrays[flower.INTERCEPT].numpy(), expected.intercept)
-    metrics = evaluate(received, shard.validation)
+    metrics = measure(received, shard.validation)
     assert dict(content.metric_records[flower.METRICS]) == {
         flower.EXAMPLES: 270,
         flower.VALIDATION_EXAMPLES: 30,
@@ -85,7 +91,7 @@ def test_an_evaluation_carries_metrics_and_nothing_else(site: Path) -> None:
     weights = some_weights()
     content = ask(site, "evaluate", weights)
     assert set(content) == {flower.METRICS}
-    loss = evaluate(weights, read_shard(site, "refuse").validation).loss
+    loss = measure(weights, read_shard(site, "refuse").validation).loss
     assert content.metric_records[flower.METRICS][flower.LOSS] == loss
 
 
@@ -98,3 +104,70 @@ def test_a_run_for_another_schema_is_refused(site: Path, kind: str) -> None:
 def test_an_estimator_that_is_not_known_is_refused(site: Path) -> None:
     with pytest.raises(CloisterError, match="use one of: LogisticRegression"):
         ask(site, "train", some_weights(), name="os.system")
+
+
+QUIET: dict[str, Any] = {flower.REPORT: False, flower.CLIPPING_NORM: 0.5}
+"""What a trainer under differential privacy sends."""
+
+
+def test_a_site_that_is_to_report_nothing_sends_its_weights_alone(site: Path) -> None:
+    received = some_weights()
+    content = ask(site, "train", received, **QUIET)
+    assert set(content) == {flower.ARRAYS, flower.METRICS}
+    assert dict(content.metric_records[flower.METRICS]) == {flower.EXAMPLES: 1}
+    arrays = content.array_records[flower.ARRAYS]
+    update = LinearWeights(
+        arrays[flower.COEF].numpy() - received.coef,
+        arrays[flower.INTERCEPT].numpy() - received.intercept,
+    )
+    assert l2_norm(update) == pytest.approx(0.5)
+
+
+def test_a_site_that_is_to_report_nothing_evaluates_nothing(site: Path) -> None:
+    with pytest.raises(CloisterError, match="report no metrics"):
+        ask(site, "evaluate", some_weights(), **QUIET)
+
+
+def test_a_site_that_is_to_report_nothing_tells_no_reason(
+    site: Path, write_site: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = np.zeros((10, 64))
+    rows[7, 3] = 99
+    write_site(rows, np.arange(10))
+    with pytest.raises(CloisterError) as told:
+        ask(site, "train", some_weights(), **QUIET)
+    assert str(told.value) == "the site could not answer; its own log says why"
+    assert told.value.__cause__ is None
+    # The site itself has it.
+    assert "row 7 (counted from 0), column 'pixel_0_3'" in caplog.text
+    with pytest.raises(CloisterError, match="row 7"):
+        ask(site, "train", some_weights())
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, float("inf"), float("nan"), 1, "1"])
+def test_a_clipping_norm_that_is_none_is_refused(site: Path, norm: Any) -> None:
+    with pytest.raises(CloisterError, match="clipping-norm"):
+        ask(site, "train", some_weights(), **dict[str, Any]({flower.CLIPPING_NORM: norm}))
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("stated", [True, "true", "True"])
+def test_a_site_that_requires_secure_aggregation_answers_nothing_plain(
+    site: Path, kind: str, stated: bool | str
+) -> None:
+    policy = {REQUIRE_SECURE_AGGREGATION: stated}
+    with pytest.raises(CloisterError, match="CLOISTER_SECURE_AGGREGATION=true"):
+        ask(site, kind, some_weights(), node_config=policy)
+
+
+@pytest.mark.parametrize("stated", [False, "false"])
+def test_a_site_that_does_not_require_it_answers(site: Path, stated: bool | str) -> None:
+    policy = {REQUIRE_SECURE_AGGREGATION: stated}
+    assert flower.METRICS in ask(site, "evaluate", some_weights(), node_config=policy)
+
+
+def test_weights_of_another_shape_or_that_are_none_are_refused(site: Path) -> None:
+    with pytest.raises(CloisterError, match="shape"):
+        ask(site, "train", LinearWeights(np.zeros((9, 64)), np.zeros(9)))
+    with pytest.raises(CloisterError, match="not finite"):
+        ask(site, "evaluate", LinearWeights(np.full((10, 64), np.nan), np.zeros(10)))

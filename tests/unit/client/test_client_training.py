@@ -8,8 +8,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from cloister_client.shard import Sample
-from cloister_client.training import evaluate, fit
+from cloister_client.shard import Sample, Shard
+from cloister_client.training import Task, fit, l2_norm, measure, train
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.estimators import estimator
 from cloister_shared.scaling import to_unit
@@ -96,7 +96,7 @@ def test_what_is_received_is_not_changed(name: DatasetName, sample: Sample) -> N
 def test_the_loss_on_the_fitted_rows_falls(name: DatasetName, sample: Sample) -> None:
     for received in (LinearWeights.zeros(schema(name)), some_weights(name)):
         result = fitted(received, sample, name)
-        assert evaluate(result, sample).loss < 0.5 * evaluate(received, sample).loss
+        assert measure(result, sample).loss < 0.5 * measure(received, sample).loss
 
 
 @pytest.mark.parametrize("present", [(0, 1, 2, 4, 5, 6, 8, 9), (2, 5), (4,)])
@@ -111,7 +111,7 @@ def test_an_absent_class_keeps_the_row_it_received(
     assert np.array_equal(result.intercept[absent], received.intercept[absent])
     for row in present:
         assert not np.allclose(result.coef[row], received.coef[row])
-    assert evaluate(result, rows).loss < evaluate(received, rows).loss
+    assert measure(result, rows).loss < measure(received, rows).loss
 
 
 @pytest.mark.parametrize("present", [0, 1])
@@ -127,7 +127,7 @@ def test_where_one_of_two_classes_is_absent_the_single_row_is_kept(
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_metrics_are_scikit_learns(name: DatasetName, sample: Sample) -> None:
     model = LogisticRegression(max_iter=5).fit(sample.features, sample.classes)
-    metrics = evaluate(LinearWeights(model.coef_, model.intercept_), sample)
+    metrics = measure(LinearWeights(model.coef_, model.intercept_), sample)
     assert metrics.examples == len(sample.classes)
     assert metrics.accuracy == model.score(sample.features, sample.classes)
     expected = log_loss(sample.classes, model.predict_proba(sample.features))
@@ -137,6 +137,66 @@ def test_metrics_are_scikit_learns(name: DatasetName, sample: Sample) -> None:
 def test_metrics_of_one_class_and_of_zero_weights(name: DatasetName, sample: Sample) -> None:
     zeros = LinearWeights.zeros(schema(name))
     n_classes = len(schema(name).classes)
-    assert evaluate(zeros, sample).loss == pytest.approx(np.log(n_classes))
-    assert evaluate(zeros, only(sample, 0)).accuracy == 1
-    assert evaluate(zeros, only(sample, 1)).accuracy == 0
+    assert measure(zeros, sample).loss == pytest.approx(np.log(n_classes))
+    assert measure(zeros, only(sample, 0)).accuracy == 1
+    assert measure(zeros, only(sample, 1)).accuracy == 0
+
+
+def shard_of(name: DatasetName, sample: Sample) -> Shard:
+    return Shard(schema(name), train=half(sample, 0), validation=half(sample, 1))
+
+
+def task(**changes: Any) -> Task:
+    return Task(estimator("LogisticRegression"), PARAMETERS, **changes)
+
+
+def test_training_gives_what_was_fitted_and_how_the_received_model_did(
+    name: DatasetName, sample: Sample
+) -> None:
+    received, shard = some_weights(name), shard_of(name, sample)
+    trained = train(task(), received, shard)
+    expected = fitted(received, shard.train, name)
+    assert np.array_equal(trained.weights.coef, expected.coef)
+    assert np.array_equal(trained.weights.intercept, expected.intercept)
+    assert np.array_equal(trained.update.coef, expected.coef - received.coef)
+    assert np.array_equal(trained.update.intercept, expected.intercept - received.intercept)
+    assert trained.examples == len(shard.train.classes)
+    assert trained.metrics == measure(received, shard.validation)
+
+
+def test_training_is_pure(name: DatasetName, sample: Sample) -> None:
+    received, shard = some_weights(name), shard_of(name, sample)
+    first, second = (train(task(clipping_norm=1.0), received, shard) for _ in range(2))
+    assert np.array_equal(first.weights.coef, second.weights.coef)
+    assert first.metrics == second.metrics
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.3, 1 - 1e-12])
+def test_an_update_beyond_the_norm_is_scaled_to_it(
+    name: DatasetName, sample: Sample, share: float
+) -> None:
+    received, shard = some_weights(name), shard_of(name, sample)
+    free = train(task(), received, shard).update
+    clipped = train(task(clipping_norm=share * l2_norm(free)), received, shard)
+    assert l2_norm(clipped.update) == pytest.approx(share * l2_norm(free), rel=1e-9)
+    np.testing.assert_allclose(clipped.update.coef, share * free.coef, rtol=1e-9)
+    np.testing.assert_allclose(clipped.update.intercept, share * free.intercept, rtol=1e-9)
+    np.testing.assert_allclose(clipped.weights.coef, received.coef + clipped.update.coef)
+
+
+def test_an_update_within_the_norm_stays_as_it_is(name: DatasetName, sample: Sample) -> None:
+    received, shard = some_weights(name), shard_of(name, sample)
+    free = train(task(), received, shard)
+    same = train(task(clipping_norm=1.001 * l2_norm(free.update)), received, shard)
+    assert np.array_equal(same.weights.coef, free.weights.coef)
+    assert np.array_equal(same.update.intercept, free.update.intercept)
+
+
+def test_a_site_that_reports_nothing_counts_one(name: DatasetName, sample: Sample) -> None:
+    trained = train(task(report=False), some_weights(name), shard_of(name, sample))
+    assert trained.examples == 1
+    assert trained.metrics is None
+
+
+def test_the_norm_is_of_coefficients_and_intercepts_as_one_vector() -> None:
+    assert l2_norm(LinearWeights(np.array([[2.0, 4.0]]), np.array([4.0]))) == 6.0

@@ -1,65 +1,84 @@
 """The Flower ClientApp: what a site does with a message."""
 
-import json
-from pathlib import Path
-from typing import cast
-
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from cloister_client.shard import Shard, read_shard
-from cloister_client.training import Metrics, evaluate, fit
+from cloister_client import secure
+from cloister_client.request import (
+    discreet,
+    read_inputs,
+    reports,
+    task_of,
+)
+from cloister_client.site import Site
+from cloister_client.training import Metrics, measure
+from cloister_client.training import train as train_locally
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import estimator
-from cloister_shared.scaling import OutOfBounds
 from cloister_shared.weights import LinearWeights
 
-SHARD_DIR = "shard-dir"
-"""Key of the SuperNode's node config: the folder with the site's shard."""
 
-app = ClientApp()
+class SiteApp(ClientApp):
+    """Serves plain messages itself, and hands those of secure aggregation to ``secure``."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer one message.
+
+        Raises:
+            CloisterError: it asks for something that this site does not give.
+        """
+        if secure.is_secure(message):
+            return secure.app(message, context)
+        if Site.of(context.node_config).require_secure_aggregation:
+            raise CloisterError(
+                "this site takes part in secure aggregation only: set "
+                "CLOISTER_SECURE_AGGREGATION=true at the trainer"
+            )
+        return super().__call__(message, context)
+
+
+app = SiteApp()
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Measure the received model, fit from it on, and send the new weights with the metrics."""
-    shard, received = _shard(message, context), _weights(message)
     config = _config(message)
-    metrics = evaluate(received, shard.validation)
-    parameters = json.loads(cast("str", config[flower.PARAMETERS]))
-    row = estimator(cast("str", config[flower.ESTIMATOR]))
-    fitted = fit(row, parameters, received, shard.train, shard.data)
+    with discreet(config):
+        received = _weights(message)
+        shard = read_inputs(config, context.node_config, received)
+        trained = train_locally(task_of(config), received, shard)
     arrays = ArrayRecord(
-        {flower.COEF: Array(fitted.coef), flower.INTERCEPT: Array(fitted.intercept)}
+        {
+            flower.COEF: Array(trained.weights.coef),
+            flower.INTERCEPT: Array(trained.weights.intercept),
+        }
     )
-    content = RecordDict({flower.ARRAYS: arrays, flower.METRICS: _metrics(metrics, shard)})
-    return Message(content, reply_to=message)
+    metrics = MetricRecord({flower.EXAMPLES: trained.examples})
+    if trained.metrics is not None:
+        metrics = _metrics(trained.metrics, trained.examples)
+    return Message(RecordDict({flower.ARRAYS: arrays, flower.METRICS: metrics}), reply_to=message)
 
 
 @app.evaluate()
-def evaluate_only(message: Message, context: Context) -> Message:
-    """Measure the received model and send the metrics."""
-    shard = _shard(message, context)
-    metrics = evaluate(_weights(message), shard.validation)
-    return Message(RecordDict({flower.METRICS: _metrics(metrics, shard)}), reply_to=message)
+def evaluate(message: Message, context: Context) -> Message:
+    """Measure the received model and send the metrics.
+
+    Raises:
+        CloisterError: the run is one in which sites report nothing.
+    """
+    config = _config(message)
+    if not reports(config):
+        raise CloisterError("this run is one in which sites report no metrics")
+    received = _weights(message)
+    shard = read_inputs(config, context.node_config, received)
+    metrics = _metrics(measure(received, shard.validation), len(shard.train.classes))
+    return Message(RecordDict({flower.METRICS: metrics}), reply_to=message)
 
 
 def _config(message: Message) -> ConfigRecord:
     return message.content.config_records[flower.CONFIG]
-
-
-def _shard(message: Message, context: Context) -> Shard:
-    config = _config(message)
-    folder = Path(str(context.node_config[SHARD_DIR]))
-    shard = read_shard(folder, cast("OutOfBounds", config[flower.OUT_OF_BOUNDS]))
-    if shard.data.digest != config[flower.SCHEMA_DIGEST]:
-        raise CloisterError(
-            f"this site's data is {shard.data.dataset}, described by another schema than the "
-            "run's: give trainer and dealer, or site, the same dataset"
-        )
-    return shard
 
 
 def _weights(message: Message) -> LinearWeights:
@@ -70,10 +89,10 @@ def _weights(message: Message) -> LinearWeights:
     )
 
 
-def _metrics(metrics: Metrics, shard: Shard) -> MetricRecord:
+def _metrics(metrics: Metrics, rows: int) -> MetricRecord:
     return MetricRecord(
         {
-            flower.EXAMPLES: len(shard.train.classes),
+            flower.EXAMPLES: rows,
             flower.VALIDATION_EXAMPLES: metrics.examples,
             flower.ACCURACY: metrics.accuracy,
             flower.LOSS: metrics.loss,

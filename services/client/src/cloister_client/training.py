@@ -1,4 +1,4 @@
-"""Fitting and measuring at one site."""
+"""Fitting and measuring at one site: what it does with its rows, whoever asks and however."""
 
 import warnings
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, log_loss
 
-from cloister_client.shard import Sample
+from cloister_client.shard import Sample, Shard
 from cloister_shared.classification import class_indices, probabilities
 from cloister_shared.estimators import Estimator
 from cloister_shared.schema import DatasetSchema
@@ -20,12 +20,66 @@ ABSENT_CLASS_WEIGHT = 1e-9
 
 
 @dataclass(frozen=True)
+class Task:
+    """What a site is asked to train."""
+
+    estimator: Estimator
+    parameters: dict[str, Any]
+    """Of the estimator's constructor."""
+    clipping_norm: float | None = None
+    """Largest l2 norm of the update, coefficients and intercepts as one vector; None: any."""
+    report: bool = True
+    """Whether the number of rows and the metrics of the received model are told."""
+
+
+@dataclass(frozen=True)
 class Metrics:
     """Accuracy in [0, 1] and mean cross-entropy in nats, over ``examples`` rows."""
 
     examples: int
     accuracy: float
     loss: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a site found."""
+
+    weights: LinearWeights
+    """The received ones plus ``update``."""
+    update: LinearWeights
+    """By how much the weights moved, clipped."""
+    examples: int
+    """Weight of the update in a mean: the rows fitted, or 1 where that is not told."""
+    metrics: Metrics | None
+    """Of the received model on the validation rows, where they are told."""
+
+
+def train(task: Task, received: LinearWeights, shard: Shard) -> Trained:
+    """Measure the received model, fit from it on, and clip the update.
+
+    Raises:
+        CloisterError: the fit gave values that are not finite.
+    """
+    fitted = fit(task.estimator, task.parameters, received, shard.train, shard.data)
+    fitted.check(shard.data)
+    update = LinearWeights(fitted.coef - received.coef, fitted.intercept - received.intercept)
+    norm = l2_norm(update)
+    if task.clipping_norm is not None and norm > task.clipping_norm:
+        factor = task.clipping_norm / norm
+        update = LinearWeights(factor * update.coef, factor * update.intercept)
+        fitted = LinearWeights(received.coef + update.coef, received.intercept + update.intercept)
+    return Trained(
+        weights=fitted,
+        update=update,
+        examples=len(shard.train.classes) if task.report else 1,
+        metrics=measure(received, shard.validation) if task.report else None,
+    )
+
+
+def l2_norm(weights: LinearWeights) -> float:
+    """Return the l2 norm of coefficients and intercepts as one vector."""
+    return float(np.hypot(np.linalg.norm(weights.coef), np.linalg.norm(weights.intercept)))
 
 
 def fit(
@@ -51,7 +105,9 @@ def fit(
     absent = np.setdiff1d(np.arange(n_classes), sample.classes)
     if n_classes == 2 and absent.size:
         return received
-    features = np.vstack([sample.features, np.zeros((absent.size, data.n_features))])
+    features = sample.features
+    if absent.size:
+        features = np.vstack([features, np.zeros((absent.size, data.n_features))])
     classes = np.concatenate([sample.classes, absent])
     weights = np.ones(len(classes))
     weights[len(sample.classes) :] = ABSENT_CLASS_WEIGHT
@@ -70,7 +126,7 @@ def fit(
     return LinearWeights(coef, intercept)
 
 
-def evaluate(weights: LinearWeights, sample: Sample) -> Metrics:
+def measure(weights: LinearWeights, sample: Sample) -> Metrics:
     """Measure a model on a site's rows."""
     scores = sample.features @ weights.coef.T + weights.intercept
     class_probabilities = probabilities(scores)

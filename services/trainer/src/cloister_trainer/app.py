@@ -27,8 +27,10 @@ from cloister_trainer.events import EventHandler, EventLog, run_events
 from cloister_trainer.exchange import Exchange
 from cloister_trainer.plain import PlainCollection
 from cloister_trainer.plan import estimator_parameters, federation, inputs_digest
+from cloister_trainer.privacy import GaussianPrivacy
 from cloister_trainer.progress import Replies, seconds_left
 from cloister_trainer.rounds import Course, Privacy, Training, run_rounds
+from cloister_trainer.secure_aggregation import Masking, SecureCollection
 from cloister_trainer.settings import Settings
 from cloister_trainer.sites import wait_for_sites
 from cloister_trainer.strategies import Aggregation
@@ -139,22 +141,28 @@ def _restore(training: Training, course: Course, checkpoint: Checkpoint) -> None
 def _collection(
     grid: Exchange, settings: Settings, await_sites: Callable[[], list[int]]
 ) -> Collection:
+    data, config = schema(settings.dataset), _config(settings)
     if settings.secure_aggregation:
-        raise CloisterError("CLOISTER_SECURE_AGGREGATION=true is not available")
+        return SecureCollection(
+            grid,
+            data,
+            config,
+            await_sites,
+            quorum=settings.quorum,
+            timeout=settings.round_timeout,
+            masking=Masking(settings.clipping_range, settings.max_examples),
+        )
     return PlainCollection(
-        grid,
-        schema(settings.dataset),
-        _config(settings),
-        await_sites,
-        quorum=settings.quorum,
-        timeout=settings.round_timeout,
+        grid, data, config, await_sites, quorum=settings.quorum, timeout=settings.round_timeout
     )
 
 
 def _privacy(settings: Settings) -> Privacy | None:
-    if settings.noise_multiplier is not None:
-        raise CloisterError("CLOISTER_NOISE_MULTIPLIER is not available")
-    return None
+    if settings.noise_multiplier is None:
+        return None
+    return GaussianPrivacy(
+        settings.noise_multiplier, settings.clipping_norm, settings.delta, settings.epsilon_budget
+    )
 
 
 def _config(settings: Settings) -> ConfigRecord:

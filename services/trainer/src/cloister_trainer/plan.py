@@ -1,5 +1,6 @@
 """What is to be trained, as far as it determines the result."""
 
+import logging
 from typing import Any
 
 from cloister_shared.card import DifferentialPrivacy, Federation
@@ -7,8 +8,12 @@ from cloister_shared.datasets import schema
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
+from cloister_shared.secure_aggregation import quantisation_range
 from cloister_shared.strategies import check_combination, strategy
+from cloister_trainer.privacy import check_budget
 from cloister_trainer.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def estimator_parameters(settings: Settings) -> dict[str, Any]:
@@ -77,7 +82,8 @@ def check(settings: Settings) -> None:
     Raises:
         CloisterError: the estimator cannot be trained across sites and served encrypted, it does
             not go together with the strategy and the settings of privacy, or the quorum cannot be
-            met or is too small for the strategy.
+            met or is too small for the strategy or secure aggregation, or the privacy budget
+            allows no round.
     """
     row = strategy(settings.strategy)
     check_combination(
@@ -99,6 +105,40 @@ def check(settings: Settings) -> None:
             f"CLOISTER_MIN_REPLIES={settings.quorum} is more than "
             f"CLOISTER_CLIENTS={settings.clients}: no round could succeed"
         )
+    if settings.secure_aggregation:
+        _check_secure_aggregation(settings)
+    _check_privacy(settings)
+
+
+def _check_secure_aggregation(settings: Settings) -> None:
+    quantisation_range(settings.clients)
+    if 2 * settings.quorum <= settings.clients:
+        raise CloisterError(
+            f"CLOISTER_MIN_REPLIES={settings.quorum} is not more than half of "
+            f"CLOISTER_CLIENTS={settings.clients}: under secure aggregation fewer must not be "
+            "able to unmask anything; raise it, or leave it empty"
+        )
+
+
+def _check_privacy(settings: Settings) -> None:
+    if settings.noise_multiplier is None:
+        if settings.epsilon_budget is not None:
+            raise CloisterError(
+                "CLOISTER_EPSILON_BUDGET limits nothing without CLOISTER_NOISE_MULTIPLIER: set "
+                "both, or none"
+            )
+        return
+    if settings.epsilon_budget is not None:
+        allowed = check_budget(
+            settings.rounds, settings.noise_multiplier, settings.delta, settings.epsilon_budget
+        )
+        if allowed < settings.rounds:
+            log.warning(
+                "CLOISTER_EPSILON_BUDGET=%g allows %d of %d rounds; training ends after them",
+                settings.epsilon_budget,
+                allowed,
+                settings.rounds,
+            )
 
 
 def _described(settings: Settings) -> str:

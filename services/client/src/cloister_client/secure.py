@@ -1,0 +1,88 @@
+"""The same training behind Flower's older client interface, the one that has secure aggregation.
+
+Flower's SecAgg+ masks what a site sends so that the server learns the sum over sites alone. It
+protects from a server that runs the protocol and is curious. ``secure_rules`` refuses what a server
+that does not run it could ask; what remains to such a server is in docs/privacy.md.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Context, Message
+from flwr.client import Client, NumPyClient
+from flwr.client.mod import secaggplus_mod
+from flwr.clientapp import ClientApp
+from flwr.common import Scalar
+from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
+
+from cloister_client.request import discreet, read_inputs, reports, task_of
+from cloister_client.secure_rules import limits_of, secure_rules
+from cloister_client.training import measure, train
+from cloister_shared import flower
+from cloister_shared.errors import CloisterError
+from cloister_shared.secure_aggregation import pack_tail, strengthen
+from cloister_shared.weights import LinearWeights
+
+Arrays = list[npt.NDArray[np.float64]]
+
+strengthen(secaggplus_mod)
+
+
+class SecureSite(NumPyClient):
+    """Answers the one message of a round that asks for the site's own numbers."""
+
+    def __init__(self, context: Context) -> None:
+        self._node_config = context.node_config
+        self._limits = limits_of(context)
+
+    def fit(
+        self, parameters: Arrays, config: dict[str, Scalar]
+    ) -> tuple[Arrays, int, dict[str, Scalar]]:
+        """Return what is masked and summed, and its weight.
+
+        Args:
+            parameters: coefficients and intercepts of the global model.
+            config: as of a plain message, and the task.
+
+        Returns:
+            To train, the updates of coefficients and intercepts; then the packed tail, with
+            metrics unless sites report nothing. And the weight of all that in the mean.
+
+        Raises:
+            CloisterError: what is asked cannot be given; a value or the weight is beyond the
+                range in which it can be masked.
+        """
+        with discreet(config):
+            if len(parameters) != 2:
+                raise CloisterError(f"{len(parameters)} arrays came, not coef and intercept")
+            received = LinearWeights(*(array.astype(np.float64) for array in parameters))
+            shard = read_inputs(config, self._node_config, received)
+            clipping_range = self._limits.clipping_range
+            arrays: Arrays = []
+            if config[flower.TASK] == flower.TASK_TRAIN:
+                trained = train(task_of(config), received, shard)
+                arrays += [trained.update.coef, trained.update.intercept]
+                metrics, examples = trained.metrics, trained.examples
+            elif config[flower.TASK] == flower.TASK_EVALUATE and reports(config):
+                metrics = measure(received, shard.validation)
+                examples = metrics.examples
+            else:
+                raise CloisterError(f"{flower.TASK} is none that this site does")
+            arrays.append(
+                pack_tail(clipping_range)
+                if metrics is None
+                else pack_tail(clipping_range, metrics.accuracy, metrics.loss)
+            )
+            self._limits.check(arrays, examples)
+        return arrays, examples, {}
+
+
+def _client(context: Context) -> Client:
+    return SecureSite(context).to_client()
+
+
+app = ClientApp(_client, mods=[secure_rules, secaggplus_mod])
+
+
+def is_secure(message: Message) -> bool:
+    """Return whether a message belongs to secure aggregation."""
+    return message.has_content() and RECORD_KEY_CONFIGS in message.content.config_records

@@ -1,0 +1,96 @@
+"""Masks, and how finely values are quantised, in secure aggregation."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloister_shared.errors import CloisterError
+from cloister_shared.secure_aggregation import (
+    LOSS_LIMIT,
+    MAX_QUANTISATION,
+    MAX_SITES,
+    MIN_QUANTISATION,
+    MODULUS,
+    mask,
+    pack_tail,
+    quantisation_range,
+    strengthen,
+    unpack_metrics,
+)
+
+
+@given(sites=st.integers(3, MAX_SITES))
+def test_no_sum_over_all_sites_passes_the_modulus_and_no_finer_one_would_fit(sites: int) -> None:
+    steps = quantisation_range(sites)
+    assert MIN_QUANTISATION <= steps <= MAX_QUANTISATION
+    assert steps & (steps - 1) == 0
+    assert sites * steps < MODULUS
+    assert steps == MAX_QUANTISATION or 2 * sites * steps >= MODULUS
+
+
+@pytest.mark.parametrize("sites", [0, 1, 2, MAX_SITES + 1])
+def test_too_few_and_too_many_sites_are_refused(sites: int) -> None:
+    with pytest.raises(CloisterError, match=f"3 to 1023 sites, and these are {sites}"):
+        quantisation_range(sites)
+
+
+def test_a_mask_is_the_stream_of_shake_256() -> None:
+    """Fixes the bytes: sites of one version must agree with those of the next."""
+    stream = hashlib.shake_256(b"cloister secure aggregation mask 1\0seed").digest(4 * 7)
+    first, second = mask(b"seed", MODULUS, [(1,), (2, 3)])
+    words = np.frombuffer(stream, "<u4")
+    assert first.dtype == second.dtype == np.int64
+    assert np.array_equal(first, words[:1])
+    assert np.array_equal(second, words[1:].reshape(2, 3))
+
+
+def test_a_mask_is_uniform_over_the_modulus() -> None:
+    (values,) = mask(b"seed", MODULUS, [(1 << 16,)])
+    for shift in (0, 8, 16, 24):
+        counts = np.bincount(values >> shift & 255, minlength=256)
+        # Chi-square with 255 degrees of freedom has mean 255 and standard deviation 22.6.
+        chi_square = np.sum((counts - 256) ** 2 / 256)
+        assert 150 < chi_square < 360
+
+
+def test_all_of_the_seed_counts_which_it_does_not_in_flowers_own() -> None:
+    """Flower folds a seed to 32 bits, which can all be tried."""
+    seed = bytes(range(32))
+    other = seed[4:8] + seed[:4] + seed[8:]
+    shapes: list[tuple[int, ...]] = [(100,)]
+    assert np.array_equal(
+        pseudo_rand_gen(seed, MODULUS, shapes)[0], pseudo_rand_gen(other, MODULUS, shapes)[0]
+    )
+    assert not np.array_equal(mask(seed, MODULUS, shapes)[0], mask(other, MODULUS, shapes)[0])
+
+
+def test_another_modulus_is_refused() -> None:
+    with pytest.raises(CloisterError, match="modulo 4294967296, not 256"):
+        mask(b"seed", 256, [(1,)])
+
+
+def test_a_version_of_flower_that_makes_masks_elsewhere_is_refused() -> None:
+    with pytest.raises(CloisterError, match=r"than 1\.41"):
+        strengthen(hashlib.sha256)
+
+
+@given(
+    accuracy=st.floats(0, 1),
+    loss=st.floats(0, LOSS_LIMIT),
+    clipping_range=st.floats(1e-3, 1e3),
+)
+def test_a_tail_is_within_the_range_and_can_be_read(
+    accuracy: float, loss: float, clipping_range: float
+) -> None:
+    tail = pack_tail(clipping_range, accuracy, loss)
+    assert (np.abs(tail) <= clipping_range).all()
+    assert tail[0] == clipping_range
+    assert unpack_metrics(tail, clipping_range) == pytest.approx((accuracy, loss))
+
+
+def test_metrics_that_rounding_carried_past_their_ends_are_moved_back() -> None:
+    assert unpack_metrics(np.array([8.0, 8.0001, -0.0001]), 8.0) == (1.0, 0.0)
