@@ -13,6 +13,7 @@ import statistics
 import sysconfig
 import tempfile
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -49,17 +50,6 @@ class Answer:
     sent: float
 
 
-@dataclass
-class Cost:
-    """What the processes of one kind cost together."""
-
-    cpu_seconds: float = 0.0
-    peak_pss: int = 0
-    """Bytes: memory, with what is shared counted in parts."""
-    processes: int = 0
-    """Most at one time."""
-
-
 @dataclass(frozen=True)
 class Process:
     """One process as /proc shows it."""
@@ -67,16 +57,31 @@ class Process:
     pid: int
     parent: int
     command: str
-    cpu_seconds: float
-    """Its own and that of the children that have ended."""
+    own_seconds: float
+    """Of CPU."""
+    children_seconds: float
+    """Of CPU, of its children that have ended."""
     pss: int
+    """Bytes of memory, with what is shared counted in parts."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """All processes at one moment, by kind."""
+
+    time: float
+    """Since the epoch."""
+    cpu_seconds: dict[str, float]
+    """Since the beginning, also of processes that have ended."""
+    pss: dict[str, int]
+    processes: dict[str, int]
 
 
 class Watch:
-    """Samples the processes below this one, by kind, until its context ends."""
+    """Samples the processes below this one until its context ends."""
 
     def __init__(self) -> None:
-        self.costs: dict[str, Cost] = defaultdict(Cost)
+        self.samples: list[Sample] = []
         self._cpu: dict[tuple[str, int], float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -88,21 +93,31 @@ class Watch:
     def __exit__(self, *_details: object) -> None:
         self._stop.set()
         self._thread.join()
-        for (kind, _), seconds in self._cpu.items():
-            self.costs[kind].cpu_seconds += seconds
+
+    def spent(self, begin: float, end: float) -> dict[str, float]:
+        """Return the CPU seconds of every kind between two moments, to the nearest sample."""
+        before, after = (
+            min(self.samples, key=lambda sample: abs(sample.time - moment)).cpu_seconds
+            for moment in (begin, end)
+        )
+        return {kind: seconds - before.get(kind, 0.0) for kind, seconds in after.items()}
 
     def _run(self) -> None:
         while not self._stop.wait(SAMPLE_SECONDS):
-            by_kind: dict[str, list[Process]] = defaultdict(list)
+            pss: dict[str, int] = defaultdict(int)
+            count: dict[str, int] = defaultdict(int)
             for kind, process in kinds(os.getpid()):
-                by_kind[kind].append(process)
-                # A child's is counted with its parent once it has ended.
-                if not kind.startswith("fit"):
-                    self._cpu[kind, process.pid] = process.cpu_seconds
-            for kind, found in by_kind.items():
-                cost = self.costs[kind]
-                cost.peak_pss = max(cost.peak_pss, sum(process.pss for process in found))
-                cost.processes = max(cost.processes, len(found))
+                pss[kind] += process.pss
+                count[kind] += 1
+                # What a child that works on a message spends is found with its parent afterwards.
+                if kind != FIT:
+                    self._cpu[kind, process.pid] = process.own_seconds
+                if kind == WARM:
+                    self._cpu[FIT, process.pid] = process.children_seconds
+            cpu: dict[str, float] = defaultdict(float)
+            for (kind, _), seconds in self._cpu.items():
+                cpu[kind] += seconds
+            self.samples.append(Sample(time.time(), dict(cpu), dict(pss), dict(count)))
 
 
 def processes() -> Iterator[Process]:
@@ -114,8 +129,8 @@ def processes() -> Iterator[Process]:
             rollup = (entry / "smaps_rollup").read_text()
             command = (entry / "cmdline").read_bytes().decode().replace("\0", " ")
             pss = int(rollup.split("\nPss:")[1].split()[0]) * 1024
-            spent = sum(map(int, fields[11:15])) / TICKS
-            yield Process(int(entry.name), int(fields[1]), command, spent, pss)
+            own, children = (sum(map(int, fields[at : at + 2])) / TICKS for at in (11, 13))
+            yield Process(int(entry.name), int(fields[1]), command, own, children, pss)
 
 
 def kinds(root: int) -> Iterator[tuple[str, Process]]:
@@ -133,12 +148,15 @@ def kinds(root: int) -> Iterator[tuple[str, Process]]:
     yield from below(root, "")
 
 
+NODE = "client: node"
+WARM = "client: warm process"
+FIT = "client: fit"
 NAMES = {
     "cloister_dealer": "dealer",
     "cloister_server": "SuperLink",
     "cloister_enrolment": "enrolment",
-    "cloister_client.node": "client: node",
-    "cloister_client": "client",
+    "cloister_client.node": NODE,
+    "cloister_client": "client: keeper",
     "flower-superexec": "trainer: Flower's",
     "flwr-serverapp": "trainer: Flower's",
     "cloister_trainer": "trainer",
@@ -147,10 +165,8 @@ NAMES = {
 
 def kind_of(process: Process, parent: str) -> str:
     """Return the kind of a process from its command line and its parent's kind."""
-    if parent.startswith("client: node"):
-        return "client: warm process"
-    if parent == "client: warm process":
-        return "fit (while it runs)"
+    if parent in {NODE, WARM}:
+        return WARM if parent == NODE else FIT
     for name, kind in NAMES.items():
         if re.search(rf"{re.escape(name)}(\s|$)", process.command):
             return kind
@@ -313,24 +329,39 @@ def report(console: Console, clients: int, folder: Path, watch: Watch) -> dict[s
     console.print(table)
     for name, meaning in PARTS.items():
         console.print(f"  {name}: {meaning}")
-    costs = Table(title=f"{clients} clients: cost of the whole training", width=WIDTH)
-    for column in ("processes", "most at once", "CPU s", "peak PSS, MB", "a client, MB"):
+    times = round_times(folder)
+    # Of the rounds after the first.
+    a_round = watch.spent(times[min(1, len(times) - 1)][0], times[-1][1])
+    n_rounds = max(1, len(times) - 1)
+    costs = Table(title=f"{clients} clients: cost", width=WIDTH)
+    for column in (
+        "processes",
+        "at once",
+        "CPU s in all",
+        "CPU s a round",
+        "peak PSS MB",
+        "each MB",
+    ):
         costs.add_column(column, justify="left" if column == "processes" else "right")
-    for kind, cost in sorted(watch.costs.items()):
-        own = kind.startswith(("client", "fit"))
+    kinds_seen = sorted({kind for sample in watch.samples for kind in sample.pss})
+    found_costs = {}
+    for kind in [*kinds_seen, "all"]:
+        members = kinds_seen if kind == "all" else [kind]
+        at_once = [sum(s.processes.get(m, 0) for m in members) for s in watch.samples]
+        memory = [sum(s.pss.get(m, 0) for m in members) / MEGABYTE for s in watch.samples]
+        cost = {
+            "at_once": max(at_once),
+            "cpu_seconds": sum(watch.samples[-1].cpu_seconds.get(m, 0.0) for m in members),
+            "cpu_seconds_a_round": sum(a_round.get(m, 0.0) for m in members) / n_rounds,
+            "peak_pss_mb": max(memory),
+            "peak_pss_mb_each": max(memory) / max(at_once),
+        }
+        found_costs[kind] = cost
         costs.add_row(
-            kind,
-            str(cost.processes),
-            f"{cost.cpu_seconds:.1f}" if cost.cpu_seconds else "",
-            f"{cost.peak_pss / MEGABYTE:.0f}",
-            f"{cost.peak_pss / clients / MEGABYTE:.0f}" if own else "",
+            kind, str(cost["at_once"]), *(f"{value:.1f}" for value in list(cost.values())[1:])
         )
     console.print(costs)
-    return {
-        "clients": clients,
-        "rounds": rounds,
-        "costs": {kind: vars(cost) for kind, cost in watch.costs.items()},
-    }
+    return {"clients": clients, "rounds": rounds, "costs": found_costs}
 
 
 def main() -> None:

@@ -311,18 +311,40 @@ def test_a_message_that_the_superlink_has_lost_is_given_up(
     assert site.fleet.replies == []
 
 
+def pauses_until(site: Site, gap: float) -> list[float]:
+    """Pauses from an answer until this much time has passed."""
+    site.fleet.post()
+    pauses, end = [site.inbox.step()], site.clock.now + gap
+    while site.clock.now + pauses[-1] < end:
+        site.clock.now += pauses[-1]
+        pauses.append(site.inbox.step())
+    site.clock.now = end
+    return pauses
+
+
 def test_it_asks_often_after_a_message_and_ever_more_seldom_without_one(
     make_site: MakeSite,
 ) -> None:
     site = make_site(echo)
-    site.clock.now = 100.0
-    assert site.inbox.step() == 3.0
-    site.fleet.post()
-    pauses = [site.inbox.step()]
-    while pauses[-1] < 3.0:
-        site.clock.now += pauses[-1]
-        pauses.append(site.inbox.step())
+    pauses = pauses_until(site, 60.0)
     assert pauses[0] == 0.2
     assert pauses == sorted(pauses)
-    # From one message to the next one it asks some dozen times, however long that takes.
-    assert len(pauses) < 25
+    assert pauses[-1] == 3.0
+    assert sum(pause < 3.0 for pause in pauses) < 25
+
+
+def test_it_does_not_ask_before_a_message_can_be_expected(make_site: MakeSite) -> None:
+    site = make_site(echo)
+    first = pauses_until(site, 5.0)
+    second = pauses_until(site, 5.0)
+    assert first[0] == 0.2
+    assert 2.5 <= second[0] <= 3.0
+    assert max(second[1:]) <= 1.2
+    assert len(second) < 0.6 * len(first)
+
+
+def test_one_short_time_between_messages_makes_it_ask_soon_again(make_site: MakeSite) -> None:
+    site = make_site(echo)
+    for gap in (5.0, 0.1, 5.0, 5.0):
+        pauses_until(site, gap)
+    assert pauses_until(site, 5.0)[0] == 0.2

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +30,11 @@ LONGEST_PAUSE_SECONDS = 3.0
 PAUSE_SHARE = 0.2
 """Of the time since the last message, the pause before asking again: what waiting costs stays
 small beside what a round takes, and many nodes do not ask a SuperLink to death."""
+SURE_SHARE = 0.5
+"""Of the shortest of the last times from an answer to the next message: before that much has
+passed, no message is expected."""
+GAPS_KEPT = 4
+"""Secure aggregation sends as many messages a round, with times between them that differ much."""
 FORGET_SECONDS = 60.0
 """Without a message; then the SuperLink is asked whether the runs go on."""
 REASON_LENGTH = 1000
@@ -74,6 +79,8 @@ class Inbox:
         self._message_seconds = message_seconds
         self._clock = clock
         self._runs: OrderedDict[int, _Run] = OrderedDict()
+        self._answered = False
+        self._gaps: deque[float] = deque(maxlen=GAPS_KEPT)
         self._last_message = self._last_check = clock()
 
     def step(self) -> float:
@@ -90,6 +97,9 @@ class Inbox:
         began = self._clock()
         pulled = self._fleet.pull()
         if pulled is not None:
+            if self._answered:
+                self._gaps.append(began - self._last_message)
+            self._answered = True
             try:
                 self._answer(pulled, began)
             except RunOverError:
@@ -102,8 +112,12 @@ class Inbox:
         elif self._runs and self._clock() - self._last_check >= FORGET_SECONDS:
             self._forget_ended()
             self._last_check = self._clock()
+        return min(max(self._pause(), SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+
+    def _pause(self) -> float:
         idle = self._clock() - self._last_message
-        return min(max(PAUSE_SHARE * idle, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        sure = SURE_SHARE * min(self._gaps, default=0.0) - idle
+        return max(sure, PAUSE_SHARE * idle)
 
     def _answer(self, pulled: Pulled, began: float) -> None:
         metadata = pulled.message.metadata
