@@ -46,6 +46,11 @@ SKEW_PARAMETERS: dict[str, dict[str, float]] = {"FedAdam": {"eta": 0.07, "beta_1
 
 POISON_SITES = 10
 POISON_RECIPE = Recipe(rounds=5, local_iterations=5)
+POISON_PARAMETERS: dict[str, dict[str, float]] = {
+    "Krum": {"num_malicious_nodes": 1},
+    "MultiKrum": {"num_malicious_nodes": 1, "num_nodes_to_select": 3},
+}
+"""By strategy; the others have their defaults."""
 GARBAGE_DEVIATION = 10.0
 BOOST = 10.0
 
@@ -202,7 +207,11 @@ def poisoning(options: argparse.Namespace) -> tuple[Table, list[Row]]:
     for row in STRATEGIES.values():
         if row.needs_proximal_term:
             continue
-        recipe = replace(POISON_RECIPE, strategy=row.name)
+        recipe = replace(
+            POISON_RECIPE,
+            strategy=row.name,
+            strategy_parameters=POISON_PARAMETERS.get(row.name, {}),
+        )
         found = {}
         for attack, poison in attacks.items():
             sites = flipped if "flipped" in attack else federation
