@@ -43,7 +43,6 @@ from cloister_trainer.plan import estimator_parameters
 from cloister_trainer.settings import Settings as TrainerSettings
 
 Floats = npt.NDArray[np.float64]
-Fit = Callable[[dict[str, Any], LinearWeights, Shard], LinearWeights]
 
 # Flower tells of every aggregation.
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -60,6 +59,7 @@ class Recipe:
     regularisation: float = 1.0
     strategy: str = "FedAvg"
     strategy_parameters: dict[str, float | int] = field(default_factory=dict)
+    """Others than Flower's defaults."""
     clipping_norm: float | None = None
     """Largest l2 norm of a site's update; then all sites have the same weight."""
     noise_multiplier: float = 0.0
@@ -73,13 +73,6 @@ class Recipe:
                 regularisation=self.regularisation, local_iterations=self.local_iterations
             )
         )
-
-
-def fit_as_client(
-    parameters: dict[str, Any], received: LinearWeights, shard: Shard
-) -> LinearWeights:
-    """Fit one round at a site, as its ClientApp does."""
-    return fit(estimator("LogisticRegression"), parameters, received, shard.train, shard.data)
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,7 @@ class Federation:
         partition: as the dealer's.
         seed: of the deal.
         alpha: of the Dirichlet partition.
-        fit: how a site fits.
+        root: where the deal is kept.
     """
 
     def __init__(
@@ -114,7 +107,6 @@ class Federation:
         partition: Literal["iid", "dirichlet"] = "iid",
         seed: int = 0,
         alpha: float = 0.3,
-        fit: Fit = fit_as_client,
         root: Path = Path("build/study/deals"),
     ) -> None:
         self.data = schema(dataset)
@@ -136,7 +128,6 @@ class Federation:
             self.held_out = Sample(
                 to_unit(arrays[FEATURES], self.data), self.data.class_indices(arrays[LABELS])
             )
-        self._fit = fit
         self._first: dict[str, list[LinearWeights]] = {}
 
     def with_flipped_labels(self, site: int) -> "Federation":
@@ -184,7 +175,8 @@ class Federation:
         first, key = not received.coef.any(), str(recipe.parameters)
         if first and key in self._first:
             return self._first[key]
-        fitted = [self._fit(recipe.parameters, received, shard) for shard in self.shards]
+        row, parameters = estimator("LogisticRegression"), recipe.parameters
+        fitted = [fit(row, parameters, received, one.train, one.data) for one in self.shards]
         if first:
             self._first[key] = fitted
         return fitted
@@ -243,9 +235,7 @@ def _aggregation(
 ) -> Callable[[int, LinearWeights, list[Update]], LinearWeights]:
     row = strategy(recipe.strategy)
     module, name = row.flower_class.rsplit(".", 1)
-    aggregator: FedAvg = getattr(import_module(module), name)(
-        **row.parameters | recipe.strategy_parameters
-    )
+    aggregator: FedAvg = getattr(import_module(module), name)(**recipe.strategy_parameters)
 
     def aggregate(
         server_round: int, received: LinearWeights, updates: list[Update]

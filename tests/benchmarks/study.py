@@ -40,23 +40,17 @@ BUDGETS = (1, 2, 4, 8, 16, 32, 64)
 
 SKEW_SITES = 10
 SKEW_ALPHA = 0.3
-SKEW_RECIPES = {
-    "fedadam": Recipe(
-        rounds=20,
-        local_iterations=3,
-        strategy="FedAdam",
-        strategy_parameters={"eta": 0.07, "beta_1": 0.8},
-    ),
-    "fedyogi": Recipe(
-        rounds=20, local_iterations=2, strategy="FedYogi", strategy_parameters={"eta": 0.1}
-    ),
-    "fedavg-5": Recipe(rounds=20, local_iterations=5),
-    "fedavg-20": Recipe(rounds=20),
-    "fedmedian-5": Recipe(rounds=20, local_iterations=5, strategy="FedMedian"),
-}
+SKEW_ROUNDS = 20
+SKEW_PARAMETERS: dict[str, dict[str, float]] = {"FedAdam": {"eta": 0.07, "beta_1": 0.8}}
+"""By strategy; the others have their defaults."""
 
 POISON_SITES = 10
 POISON_RECIPE = Recipe(rounds=5, local_iterations=5)
+POISON_PARAMETERS: dict[str, dict[str, float]] = {
+    "Krum": {"num_malicious_nodes": 1},
+    "MultiKrum": {"num_malicious_nodes": 1, "num_nodes_to_select": 3},
+}
+"""By strategy; the others have their defaults."""
 GARBAGE_DEVIATION = 10.0
 BOOST = 10.0
 
@@ -142,7 +136,17 @@ def privacy(options: argparse.Namespace) -> tuple[Table, list[Row]]:
 
 def dirichlet(options: argparse.Namespace) -> tuple[Table, list[Row]]:
     """Measure every round of a recipe on label-skewed MNIST, over several deals."""
-    recipe = SKEW_RECIPES[options.recipe]
+    recipe = Recipe(
+        rounds=SKEW_ROUNDS,
+        local_iterations=options.local_iterations,
+        regularisation=options.regularisation,
+        strategy=options.strategy,
+        strategy_parameters=(
+            SKEW_PARAMETERS.get(options.strategy, {})
+            if options.parameters is None
+            else options.parameters
+        ),
+    )
     rows: list[Row] = []
     for deal in options.deals:
         federation = Federation(
@@ -152,7 +156,7 @@ def dirichlet(options: argparse.Namespace) -> tuple[Table, list[Row]]:
         rows.append({"recipe": asdict(recipe), "deal": deal, "accuracies": found})
     table = Table(
         *("round", *(f"deal {deal}" for deal in options.deals)),
-        title=f"{SKEW_SITES} sites, Dirichlet({SKEW_ALPHA}) MNIST, {options.recipe}: accuracy",
+        title=f"{SKEW_SITES} sites, Dirichlet({SKEW_ALPHA}) MNIST, {recipe.strategy}: accuracy",
     )
     for number in range(recipe.rounds):
         table.add_row(str(number + 1), *(f"{row['accuracies'][number]:.4f}" for row in rows))
@@ -203,7 +207,11 @@ def poisoning(options: argparse.Namespace) -> tuple[Table, list[Row]]:
     for row in STRATEGIES.values():
         if row.needs_proximal_term:
             continue
-        recipe = replace(POISON_RECIPE, strategy=row.name)
+        recipe = replace(
+            POISON_RECIPE,
+            strategy=row.name,
+            strategy_parameters=POISON_PARAMETERS.get(row.name, {}),
+        )
         found = {}
         for attack, poison in attacks.items():
             sites = flipped if "flipped" in attack else federation
@@ -238,9 +246,12 @@ def main() -> None:
     one.add_argument("--first-seed", type=int, default=100)
 
     two = studies.add_parser("dirichlet", help=dirichlet.__doc__)
-    two.set_defaults(run=dirichlet, name="dirichlet-{recipe}")
+    two.set_defaults(run=dirichlet, name="dirichlet-{strategy}-{local_iterations}")
     two.add_argument("--deals", type=int, nargs="+", default=[0, 1, 2], help="seeds of the dealer")
-    two.add_argument("--recipe", choices=SKEW_RECIPES, default="fedadam")
+    two.add_argument("--strategy", choices=STRATEGIES, default="FedAdam")
+    two.add_argument("--parameters", type=json.loads, help="of the strategy, as JSON")
+    two.add_argument("--local-iterations", type=int, default=3)
+    two.add_argument("--regularisation", type=float, default=1.0)
 
     three = studies.add_parser("poisoning", help=poisoning.__doc__)
     three.set_defaults(run=poisoning, name="poisoning-{dataset}")
