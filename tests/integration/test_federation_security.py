@@ -7,7 +7,6 @@ import subprocess
 import sys
 import sysconfig
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,6 +63,7 @@ class Federation:
     root: Path
     site: Path
     ports: list[int]
+    server: Service | None = None
     starts: int = 0
     clients: list[Service] = field(default_factory=list)
 
@@ -83,9 +83,9 @@ class Federation:
         folder = self.root / f"{service}-tls"
         return {"tls_certificate": folder / "tls.crt", "tls_key": folder / "tls.key"}
 
-    def start_server(self) -> Service:
+    def start_server(self) -> None:
         self.starts += 1
-        server = self.processes.start(
+        self.server = self.processes.start(
             f"server-{self.starts}",
             "cloister_server",
             port=self.ports[0],
@@ -94,8 +94,12 @@ class Federation:
             state_dir=self.folder / "state",
             superexec_secret=self.root / "control" / "superexec.secret",
         )
-        server.wait_healthy(f"https://{self.superlink}/health", WAIT, self.ca_path)
-        return server
+        self.server.wait_healthy(f"https://{self.superlink}/health", WAIT, self.ca_path)
+
+    def stop_server(self) -> None:
+        assert self.server is not None
+        self.server.terminate()
+        self.server.close()
 
     def start_enrolment(self) -> None:
         service = self.processes.start(
@@ -132,7 +136,6 @@ class Federation:
             "site_name": name,
             "shard_dir": self.site,
             "data_dir": self.folder / name,
-            "runtime_port": free_ports(1)[0],
         }
         client = self.processes.start(name, "cloister_client", **(settings | changes))
         self.clients.append(client)
@@ -234,14 +237,7 @@ def test_after_a_new_database_of_the_superlink_a_site_gets_in_again(
 ) -> None:
     federation.start_client("hospital-c")
     federation.wait_online("hospital-c")
-    with suppress(httpx.HTTPError):
-        (server,) = [
-            service
-            for service in federation.processes._services
-            if service.name == f"server-{federation.starts}"
-        ]
-        server.terminate()
-        server.close()
+    federation.stop_server()
     shutil.rmtree(federation.folder / "state")
     federation.start_server()
     federation.wait_online("hospital-c")
@@ -305,4 +301,3 @@ def test_nobody_is_a_registered_node_without_its_key(federation: Federation) -> 
         federation.superlink, False, federation.ca_path.read_bytes(), []
     ) as unsigned:
         assert status(lambda: unsigned.PullMessages(pull)) == 401
-    assert b64encode(public)

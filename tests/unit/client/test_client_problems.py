@@ -210,7 +210,7 @@ def test_settings_that_contradict_the_schema_are_told(tmp_path: Path) -> None:
 
 
 def test_all_problems_are_listed_in_the_order_of_the_lines(tmp_path: Path) -> None:
-    content = "a,b,c,label\n1,,3,no\n1,2\n1,x,31337,31337\n1,2,3,no\n"
+    content = "a,b,c,label\n1,,3,no\n1,2\n1,x,31337,31337\nx,2,3,no\n"
     found = csv_problems(tmp_path, content)
     assert [problem.split(":")[0] for problem in found] == [
         "line 2, column 'b'",
@@ -218,6 +218,7 @@ def test_all_problems_are_listed_in_the_order_of_the_lines(tmp_path: Path) -> No
         "line 4, column 'b'",
         "line 4, column 'c'",
         "line 4",
+        "line 5, column 'a'",
     ]
 
 

@@ -17,7 +17,7 @@ from cloister_client import csv_rows
 from cloister_client.folder import data_file, read_rows
 from cloister_client.rows import Columns, Rows
 from cloister_client.shard import Shard, read_shard
-from cloister_client.training import evaluate, fit
+from cloister_client.training import fit, measure
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import estimator
@@ -368,7 +368,7 @@ def test_a_site_that_lacks_classes_trains_on_those_it_has(
     np.testing.assert_array_equal(result.coef[absent], received.coef[absent])
     np.testing.assert_array_equal(result.intercept[absent], received.intercept[absent])
     assert not np.isclose(result.intercept[list(present)], received.intercept[list(present)]).any()
-    before, after = evaluate(received, shard.validation), evaluate(result, shard.validation)
+    before, after = measure(received, shard.validation), measure(result, shard.validation)
     assert after.loss < before.loss
 
 
@@ -382,7 +382,7 @@ def test_a_site_with_one_of_two_classes_keeps_what_it_received(
     received, result = fitted(shard)
     np.testing.assert_array_equal(result.coef, received.coef)
     np.testing.assert_array_equal(result.intercept, received.intercept)
-    measured = evaluate(result, shard.validation)
+    measured = measure(result, shard.validation)
     assert measured.examples == len(shard.validation.classes)
     assert np.isfinite(measured.loss)
 

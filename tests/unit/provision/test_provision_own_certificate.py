@@ -92,6 +92,19 @@ def test_no_private_key_among_the_cas_gets_to_the_sites(
     assert b"PRIVATE" not in (settings.federation_dir / "trust/ca.crt").read_bytes()
 
 
+def test_one_file_may_have_both(make_settings: MakeSettings, own_files: OwnFiles) -> None:
+    files = own_files.write()
+    both = files["tls_certificate_file"].read_bytes() + files["tls_key_file"].read_bytes()
+    for name in ("tls_certificate_file", "tls_key_file"):
+        files[name].write_bytes(both)
+    settings = make_settings(federation_names=NAME, **files)
+    provision(settings)
+    pem = (settings.federation_dir / "fleet-tls/tls.pem").read_bytes()
+    assert pem.count(b"BEGIN CERTIFICATE") == 2
+    assert pem.count(b"PRIVATE KEY") == 2
+    assert is_taken(settings.federation_dir, NAME)
+
+
 def test_one_that_ends_soon_is_taken_and_told(
     make_settings: MakeSettings, own_files: OwnFiles, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from federation import Answer, LocalGrid, Site, deal_sites
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.common.serde import message_to_proto
 
-from cloister_client.app import REQUIRE_SECURE_AGGREGATION
+from cloister_client.site import REQUIRE_SECURE_AGGREGATION
 from cloister_dealer.settings import Settings as DealerSettings
 from cloister_shared import flower
 from cloister_shared.artifact import CARD, WEIGHTS
@@ -182,6 +183,40 @@ def test_why_a_site_failed_is_told_but_not_under_differential_privacy(
     told = [r.getMessage() for r in caplog.records if r.name.startswith("cloister_trainer")]
     assert any("site 2: no valid reply" in line for line in told)
     assert any("row 0, feature pixel" in line for line in told) is not private
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_observer_sees_replies_of_one_length(
+    grid: LocalGrid,
+    heard: list[Message],
+    dealt_folder: Path,
+    make_settings: MakeSettings,
+    events: EventLog,
+    tmp_path: Path,
+    secure: bool,
+) -> None:
+    """Of a site with twenty rows as of one with hundreds."""
+    small = tmp_path / "small"
+    small.mkdir()
+    (small / "schema.json").write_text((dealt_folder / "2" / "schema.json").read_text())
+    with np.load(dealt_folder / "2" / "shard.npz") as arrays:
+        np.savez(small / "shard.npz", X=arrays["X"][:20], y=arrays["y"][:20])
+    few = Site(small)
+
+    def site_2(message: Message) -> Message:
+        heard.append(few(message))
+        return heard[-1]
+
+    grid.sites[2] = site_2
+    train(grid, make_settings(rounds=1, secure_aggregation=secure), events)
+    lengths: dict[int, list[int]] = {1: [], 2: [], 3: []}
+    for reply in heard:
+        length = message_to_proto(reply).ByteSize()
+        lengths[reply.metadata.src_node_id].append(length)
+    assert len(lengths[2]) == (8 if secure else 2)
+    for of_each in zip(*lengths.values(), strict=True):
+        # Whole numbers and dates are as long as they are large.
+        assert max(of_each) - min(of_each) < 16
 
 
 def sends_much(site: Answer) -> Answer:

@@ -36,7 +36,7 @@ def run_demo(demo: Demo, folder: Path) -> None:
     Raises:
         ServiceFailedError: a service ended badly.
     """
-    superlink, dealer, enrolment, inference, *runtimes = free_ports(4 + demo.clients)
+    superlink, dealer, enrolment, inference = free_ports(4)
     federation = folder / "federation"
     secret, ca_path = federation / "control" / "superexec.secret", federation / "trust" / "ca.crt"
     # As many shards as sites: every row is at some site.
@@ -91,7 +91,7 @@ def run_demo(demo: Demo, folder: Path) -> None:
             needed.append(service)
 
         _say(f"training across {demo.clients} sites")
-        for number, runtime in enumerate(runtimes, start=1):
+        for number in range(1, demo.clients + 1):
             client = processes.start(
                 f"client-{number}",
                 "cloister_client",
@@ -102,7 +102,6 @@ def run_demo(demo: Demo, folder: Path) -> None:
                 site_name=f"client-{number}",
                 dealer_url=f"https://127.0.0.1:{dealer}",
                 data_dir=folder / f"client-{number}",
-                runtime_port=runtime,
             )
             needed.append(client)
         processes.start(

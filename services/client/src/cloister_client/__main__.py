@@ -17,6 +17,7 @@ from cloister_client.enrolment import Enrolment
 from cloister_client.lease import leased_shard
 from cloister_client.node_key import ensure_node_key
 from cloister_client.settings import Settings
+from cloister_client.site import Site
 from cloister_client.supernode import keep_running
 from cloister_shared.errors import CloisterError
 from cloister_shared.joining import SiteName
@@ -55,16 +56,19 @@ def run_site(settings: Settings) -> None:
 def _run_shards(
     settings: Settings, connection: Connection, verify: ssl.SSLContext | bool, admit: Admit
 ) -> None:
-    port = settings.runtime_port
+    def keep(folder: Path, stop: threading.Event) -> None:
+        site = Site(folder.resolve(), settings.columns, settings.require_secure_aggregation)
+        keep_running(connection, site, settings.message_seconds, stop, admit)
+
     if settings.shard_dir is not None:
-        keep_running(connection, settings.shard_dir, port, threading.Event(), admit)
+        keep(settings.shard_dir, threading.Event())
         return
     with httpx.Client(
         base_url=settings.dealer_url, timeout=HTTP_TIMEOUT_SECONDS, verify=verify
     ) as dealer:
         while True:
             with leased_shard(dealer, settings.data_dir, settings.lease_patience_seconds) as shard:
-                keep_running(connection, shard.folder, port, shard.lost, admit)
+                keep(shard.folder, shard.lost)
 
 
 def _trust(ca_path: Path | None) -> ssl.SSLContext | bool:

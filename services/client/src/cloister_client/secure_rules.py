@@ -94,8 +94,6 @@ def secure_rules(message: Message, context: Context, call_next: ClientAppCallabl
             _check_neighbours(configs, state)
         elif stage == Stage.COLLECT_MASKED_VECTORS:
             _check_sources(configs, state)
-            # Flower rounds at random, and a process that was forked has its parent's generator.
-            np.random.seed()  # noqa: NPY002 - it is this generator that Flower uses
         elif stage == Stage.UNMASK:
             _check_unmasking(configs, state)
     reply = call_next(message, context)

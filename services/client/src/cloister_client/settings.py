@@ -37,8 +37,10 @@ class Settings(ServiceSettings):
     """Columns of a site's CSV or Parquet file that are not read, as a JSON list of names."""
     data_dir: Path = Path("data")
     """Where the client keeps its key, its id and its leased shard."""
-    runtime_port: int = Field(default=9094, ge=1, le=65535)
-    """Loopback port at which the SuperNode's own ClientApp processes reach it."""
+    message_seconds: float = Field(default=600, gt=0)
+    """Longest time for the work on one message; after it the work is given up and fails."""
+    require_secure_aggregation: bool = False
+    """Send nothing of this site's own in the clear: runs without secure aggregation are refused."""
     lease_patience_seconds: float = Field(default=90, gt=0)
     """How long to wait for a dealer, and for a shard to become free."""
 

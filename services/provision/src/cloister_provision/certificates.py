@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloister_provision.authority import RENEWAL, Authority, general_name, is_current
 from cloister_provision.pem import (
     certificate_pem,
+    key_block,
     key_pem,
     read_certificate,
     read_certificates,
@@ -181,8 +182,8 @@ class OwnCertificate:
         return b"".join(map(certificate_pem, read_certificates(self.certificate)))
 
     def private_key(self) -> bytes:
-        """Return the private key, as it lies in its file."""
-        return self.key.read_bytes().rstrip() + b"\n"
+        """Return the private key alone, whatever else is in its file."""
+        return key_block(self.key) or b""
 
 
 def use_own(place: Place, own: OwnCertificate) -> None:

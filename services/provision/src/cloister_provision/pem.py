@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-_KEY = re.compile(rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----", re.DOTALL)
+_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.+?-----END \1-----", re.DOTALL)
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -26,17 +26,27 @@ def certificate_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.PEM)
 
 
+def key_block(path: Path) -> bytes | None:
+    """Return the first private key in a file, of any kind, as PEM; None where there is none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = _KEY.search(path.read_bytes())
+    return found[0] + b"\n" if found else None
+
+
 def read_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
     """Return the first private key in a file, None where there is none, or none of its kind.
 
     Raises:
         OSError: the file cannot be read.
     """
-    found = _KEY.search(path.read_bytes())
-    if found is None:
+    block = key_block(path)
+    if block is None:
         return None
     try:
-        key = load_pem_private_key(found[0], None)
+        key = load_pem_private_key(block, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
     return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
