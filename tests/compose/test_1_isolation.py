@@ -1,5 +1,6 @@
 """Who mounts what and who reaches whom, as Compose understands compose.yaml."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 from stack import Stack
 
 READ, WRITE = "read", "write"
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+SITE = ROOT / "docker" / "site.compose.yaml"
 
 
 def isolation() -> dict[str, tuple[dict[str, str], set[str]]]:
@@ -164,3 +167,49 @@ def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None
     secrets |= {n for n in names if n.startswith("CLOISTER_KEY_") and n.endswith(("BYTES", "DAYS"))}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}
     assert suspicious <= secrets
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> dict[str, Any]:
+    """The one service of a site elsewhere."""
+    stack = Stack("cloister-test-site", "docker/site.compose.yaml")
+    stack.settings(superlink="federation.example:8443", site_name="a", site_folder=tmp_path)
+    config = stack.config()
+    assert not any(network.get("internal") for network in config["networks"].values())
+    (service,) = config["services"].values()
+    described: dict[str, Any] = service
+    return described
+
+
+def test_a_site_elsewhere_is_confined_as_the_sites_here_and_writes_its_key_alone(
+    config: dict[str, Any], site: dict[str, Any], tmp_path: Path
+) -> None:
+    here = config["services"]["client"]
+    for what in ("image", "init", "read_only", "cap_drop", "security_opt", "tmpfs", "restart"):
+        assert site[what] == here[what], what
+    assert site["deploy"]["resources"] == here["deploy"]["resources"]
+    assert not site.get("ports")
+    mounts = {mount["target"]: mount for mount in site["volumes"]}
+    assert {target for target, mount in mounts.items() if not mount.get("read_only")} == {"/data"}
+    assert mounts["/site"]["source"] == str(tmp_path)
+    assert not mounts["/site"]["bind"].get("create_host_path")
+
+
+def test_a_site_elsewhere_can_set_what_a_site_here_can(
+    config: dict[str, Any], site: dict[str, Any]
+) -> None:
+    simulated = {"CLOISTER_DEALER_URL", "CLOISTER_LEASE_PATIENCE_SECONDS"}
+    own = {"CLOISTER_SITE_NAME", "CLOISTER_SHARD_DIR"}
+    own |= {"CLOISTER_LABEL_COLUMN", "CLOISTER_IGNORED_COLUMNS"}
+    here = set(config["services"]["client"]["environment"])
+    assert set(site["environment"]) - own == here - simulated
+
+
+def test_the_sites_example_lists_every_setting_with_its_default() -> None:
+    taken = dict(re.findall(r"\$\{(\w+)(?:(?::-([^}]*))|(?::\?[^}]*))?\}", SITE.read_text()))
+    example = (SITE.parent / "site.env.example").read_text()
+    listed = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
+    assert listed.keys() == taken.keys()
+    required = {"CLOISTER_SUPERLINK", "CLOISTER_SITE_NAME", "CLOISTER_SITE_FOLDER"}
+    for name in taken.keys() - required:
+        assert listed[name] == taken[name], name

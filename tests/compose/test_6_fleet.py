@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from certificate import self_signed
 from stack import Stack, reachable
 
 NETWORK = "cloister-test-fleet"
@@ -49,24 +50,6 @@ def docker(*arguments: str | Path, check: bool = True) -> str:
     )
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout.strip()
-
-
-def certificate(folder: Path, name: str) -> Path:
-    """A self-signed certificate and, in ``<name>.pem``, the same with its key."""
-    crt, key, pem = (folder / f"{name}.{suffix}" for suffix in ("crt", "key", "pem"))
-    names = "subjectAltName=DNS:server,DNS:enrolment,DNS:fleet,IP:127.0.0.1"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-days", "1"),
-            *("-pkeyopt", "ec_paramgen_curve:P-256", "-subj", f"/CN={name}", "-addext", names),
-            *("-keyout", key, "-out", crt),
-        ],
-        capture_output=True,
-        check=True,
-    )
-    pem.write_bytes(crt.read_bytes() + key.read_bytes())
-    pem.chmod(0o644)
-    return crt
 
 
 @dataclass(frozen=True)
@@ -131,8 +114,12 @@ def start(folder: Path, name: str, ca: str) -> Door:
 @pytest.fixture(scope="module")
 def door(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     folder = reachable(tmp_path_factory.mktemp("tls"))
-    certificate(folder, "good")
-    certificate(folder, "other")
+    for which in ("good", "other"):
+        called = ("DNS:server", "DNS:enrolment", "DNS:fleet", "IP:127.0.0.1")
+        certificate, key = self_signed(folder, which, *called)
+        pem = folder / f"{which}.pem"
+        pem.write_bytes(certificate.read_bytes() + key.read_bytes())
+        pem.chmod(0o644)
     names = [f"{NETWORK}-{name}" for name in ("behind", "door", "misled")]
     docker("rm", "--force", *names)
     docker("network", "rm", "--force", NETWORK)
