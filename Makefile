@@ -62,7 +62,8 @@ test-compose: setup ## Tests of the real containers
 bench: setup ## Speed, as ratios in one run: writes build/bench; wants MNIST_PATH and an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py
 
-bench-rounds: setup ## Where the time of a federated round goes: CLIENTS=10 make bench-rounds; wants MNIST_PATH
+bench-rounds: CLIENTS = 10
+bench-rounds: setup ## Where the time of a federated round goes: make bench-rounds CLIENTS=50; wants MNIST_PATH
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/rounds.py --clients $(CLIENTS)
 
 demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
