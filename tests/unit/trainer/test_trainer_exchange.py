@@ -7,6 +7,7 @@ import pytest
 from federation import LocalGrid
 from flwr.app import Message, RecordDict
 
+from cloister_shared.errors import CloisterError
 from cloister_trainer.exchange import POLL_SECONDS, Exchange
 
 
@@ -116,9 +117,13 @@ def test_a_message_that_is_refused_is_an_error_of_its_site() -> None:
     assert "does not know" in str(error.error.reason)
 
 
-def internal() -> Exception:
+def status(code: int) -> Exception:
     request = httpx.Request("POST", "http://superlink")
-    return httpx.HTTPStatusError("500", request=request, response=httpx.Response(500))
+    return httpx.HTTPStatusError(str(code), request=request, response=httpx.Response(code))
+
+
+def internal() -> Exception:
+    return status(500)
 
 
 @pytest.mark.parametrize("error", [internal, lambda: httpx.ConnectError("refused")])
@@ -140,6 +145,34 @@ def test_one_that_stays_away_ends_it_at_the_deadline() -> None:
     assert 555 <= grid.now <= 560
 
 
-def test_everything_else_is_the_inner_grids() -> None:
+def test_what_the_superlink_refuses_is_not_repeated() -> None:
+    grid = Timed(1.0)
+    grid.pushing = [status(400)]
+    with pytest.raises(httpx.HTTPStatusError, match="400"):
+        grid.exchange()
+    assert grid.now == 500.0
+
+
+def test_messages_that_are_too_large_fail_with_the_reason() -> None:
+    grid = Timed(1.0, 1.0)
+    grid.push_messages = lambda _: []  # type: ignore[method-assign]
+    with pytest.raises(CloisterError, match="2 messages at once: too large"):
+        grid.exchange()
+
+
+def test_who_is_online_is_asked_again_while_the_superlink_is_away() -> None:
     grid = Timed(0.0, 0.0)
-    assert list(Exchange(grid).get_node_ids()) == [1, 2]
+    away: list[Exception] = [internal() for _ in range(20)]
+
+    def online() -> Iterable[int]:
+        if away:
+            raise away.pop(0)
+        return {1, 2}
+
+    grid.get_node_ids = online  # type: ignore[method-assign]
+    exchange = Exchange(grid, clock=lambda: grid.now, sleep=grid.sleep)
+    assert exchange.get_node_ids() == [1, 2]
+    away += [internal() for _ in range(200)]
+    with pytest.raises(httpx.HTTPStatusError):
+        exchange.get_node_ids()
+    assert grid.now < 600

@@ -71,9 +71,12 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     before = published.manifest.version if published else 0
     checkpoints = Checkpoints(settings.checkpoints_dir, settings.name, digest, before)
 
+    replies = Replies(events)
+    exchange = Exchange(grid, replies)
+
     def await_sites() -> list[int]:
         return wait_for_sites(
-            grid.get_node_ids,
+            exchange.get_node_ids,
             expected=settings.clients,
             minimum=settings.quorum,
             deadline=settings.start_deadline,
@@ -84,8 +87,7 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     events.write("waiting", expected=settings.clients)
     sites = await_sites()
     events.write("started", sites=len(sites), expected=settings.clients, rounds=settings.rounds)
-    replies = Replies(events)
-    collection = _collection(Exchange(grid, replies), settings, await_sites)
+    collection = _collection(exchange, settings, await_sites)
     training = Training(
         data=data,
         rounds=settings.rounds,

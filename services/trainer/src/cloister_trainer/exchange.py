@@ -11,11 +11,15 @@ from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from cloister_shared.errors import CloisterError
+
 POLL_SECONDS = 0.2
 SITES_PER_POLL = 25
 """Replies that are outstanding for a poll every ``POLL_SECONDS``; with more it is the rarer, since
 the SuperLink looks up every one of them."""
 RETRY_SECONDS = 1.0
+AWAY_SECONDS = 60.0
+"""For which a question without a deadline of its own is repeated."""
 
 Result = TypeVar("Result")
 OnReplies = Callable[[int, int, float], None]
@@ -26,6 +30,10 @@ log = logging.getLogger(__name__)
 
 def _tell_nobody(_replied: int, _asked: int, _seconds: float) -> None:
     pass
+
+
+def _is_refusal(error: httpx.HTTPError) -> bool:
+    return isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error
 
 
 class Exchange(Grid):
@@ -63,6 +71,10 @@ class Exchange(Grid):
         Returns:
             Replies, with an error in the place of one to a message that the SuperLink refused, as
             it does for a site that it no longer knows.
+
+        Raises:
+            CloisterError: the messages are too large.
+            httpx.HTTPError: the SuperLink refuses, or does not answer until the deadline.
         """
         began = self._clock()
         deadline = None if timeout is None else began + timeout
@@ -70,6 +82,9 @@ class Exchange(Grid):
         if not sent:
             return []
         accepted = list(self._persist(partial(self._grid.push_messages, sent), deadline))
+        if len(accepted) != len(sent):
+            # So Flower's grid says it, beside a line in its log.
+            raise CloisterError(f"the SuperLink takes no {len(sent)} messages at once: too large")
         replies = [
             Message(
                 Error(ErrorCode.NODE_UNAVAILABLE, "the SuperLink does not know the site"),
@@ -100,10 +115,16 @@ class Exchange(Grid):
             try:
                 return call()
             except httpx.HTTPError as error:
-                if deadline is not None and self._clock() + RETRY_SECONDS >= deadline:
+                over = deadline is not None and self._clock() + RETRY_SECONDS >= deadline
+                if over or _is_refusal(error):
                     raise
                 log.warning("the SuperLink does not answer as it should: %s; asking again", error)
             self._sleep(RETRY_SECONDS)
+
+    def get_node_ids(self) -> list[int]:
+        """Return the ids of the sites that are online."""
+        deadline = self._clock() + AWAY_SECONDS
+        return list(self._persist(self._grid.get_node_ids, deadline))
 
     # All else is the inner grid's.
 
@@ -126,10 +147,6 @@ class Exchange(Grid):
     ) -> Message:
         """Create a message."""
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of the sites that are online."""
-        return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages."""
