@@ -1,6 +1,7 @@
 """Whole trainings, in this process, with the real ClientApp at every site."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from cloister_shared import flower
 from cloister_shared.artifact import CARD, WEIGHTS
-from cloister_shared.card import ModelCard, read_card
+from cloister_shared.card import Federation, ModelCard, read_card
 from cloister_shared.classification import class_indices
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
@@ -74,7 +75,10 @@ def test_it_publishes_a_model_that_predicts_rows_no_site_has(
         assert measured.examples == 1293
     # The first round measures the zeros that the sites received.
     assert card.rounds[0].loss == pytest.approx(np.log(10))
+    assert card.rounds[-1].accuracy is not None
     assert card.rounds[-1].accuracy > 0.9
+    assert card.federation == Federation(strategy="FedAvg")
+    assert card.final is not None
     assert card.final.sites == 3
     assert card.final.accuracy > 0.9
     assert names(events) == ["waiting", "started", "round", "round", "round", "final"]
@@ -117,6 +121,7 @@ def test_one_failure_a_round_is_tolerated_within_the_quorum(
     weights, card = published(settings)
     assert held_out_accuracy(weights, dealt_folder) > 0.9
     assert [(measured.sites, measured.failures) for measured in card.rounds] == [(2, 1)] * 3
+    assert card.final is not None
     assert card.final.sites == 2
 
 
@@ -211,6 +216,30 @@ def test_a_second_training_is_the_next_version(
     assert np.array_equal(first.coef, second.coef)
 
 
+def test_every_round_is_told_with_the_time_left(
+    grid: LocalGrid, make_settings: MakeSettings, events: EventLog
+) -> None:
+    train(grid, make_settings(), events)
+    rounds = [event for event in events.read() if event["event"] == "round"]
+    assert [(event["round"], event["rounds"]) for event in rounds] == [(1, 3), (2, 3), (3, 3)]
+    left = [event["seconds_left"] for event in rounds]
+    assert left[0] == pytest.approx(2 * rounds[0]["seconds"])
+    assert left[1] == pytest.approx(rounds[1]["seconds"])
+    assert left[2] == 0
+
+
+def test_the_strategy_is_on_the_card(
+    grid: LocalGrid, make_settings: MakeSettings, events: EventLog, dealt_folder: Path
+) -> None:
+    settings = make_settings(strategy="FedAdam", strategy_parameters={"eta": 0.5})
+    train(grid, settings, events)
+    weights, card = published(settings)
+    assert card.federation is not None
+    assert card.federation.strategy == "FedAdam"
+    assert card.federation.parameters == {"eta": 0.5, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3}
+    assert held_out_accuracy(weights, dealt_folder) > 0.8
+
+
 def test_an_event_that_is_just_being_written_is_read_later(tmp_path: Path) -> None:
     path = tmp_path / "new" / "run-1.jsonl"
     log = EventLog(path)
@@ -221,3 +250,14 @@ def test_an_event_that_is_just_being_written_is_read_later(tmp_path: Path) -> No
         path.write_text(whole + whole[:length])
         assert [event["sites"] for event in log.read()] == [3]
     assert json.loads(whole)["event"] == "started"
+
+
+def test_a_writer_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "run-1.jsonl")
+    assert not log.has_writer()
+    descriptor = log.hold()
+    log.write("started")
+    assert EventLog(tmp_path / "run-1.jsonl").has_writer()
+    os.close(descriptor)
+    assert not log.has_writer()
+    assert [event["event"] for event in log.read()] == ["started"]

@@ -277,7 +277,7 @@ def test_a_round_without_any_reply_raises() -> None:
 
 
 def test_final_metrics_are_weighted_and_need_the_quorum() -> None:
-    replies = [
+    replies: list[RecordDict | Error] = [
         RecordDict({flower.METRICS: metrics(validation=10, accuracy=0.2, loss=3.0)}),
         RecordDict({flower.METRICS: metrics(validation=40, accuracy=0.7, loss=1.0)}),
         Error(1, "the disk is full"),

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from cloister_shared.card import DifferentialPrivacy
 from cloister_shared.errors import CloisterError
+from cloister_shared.service import load_settings
 from cloister_trainer import plan
 from cloister_trainer.settings import Settings
 
@@ -27,6 +29,7 @@ MakeSettings = Callable[..., Settings]
         {"clients": 4},
         {"min_replies": 1},
         {"strategy": "FedAdam"},
+        {"strategy": "FedMedian"},
         {"secure_aggregation": True},
         {"noise_multiplier": 0.5},
         {"epsilon_budget": 3.0},
@@ -54,6 +57,12 @@ def test_alpha_matters_where_it_is_used(
         {"settle_seconds": 1},
         {"round_timeout": 1},
         {"retrain": True},
+        {"resume": False},
+        {"metrics_port": 9000},
+        {"log_format": "json"},
+        {"checkpoints_dir": "elsewhere"},
+        {"min_replies": 2},
+        {"strategy_parameters": {}},
         {"models_dir": "elsewhere"},
         {"work_dir": "elsewhere"},
     ],
@@ -68,6 +77,87 @@ def test_addresses_deadlines_and_folders_do_not_matter(
 def test_the_quorum_is_two_thirds_unless_it_is_set(clients: int, quorum: int) -> None:
     assert Settings(clients=clients).quorum == quorum
     assert Settings(clients=clients, min_replies=1).quorum == 1
+
+
+def test_parameters_matter_as_far_as_they_are_not_the_defaults(make_settings: MakeSettings) -> None:
+    digests = [
+        plan.inputs_digest(make_settings(strategy="FedAdam", strategy_parameters=parameters))
+        for parameters in ({}, {"eta": 0.1}, {"eta": 0.2}, {"eta": 1}, {"eta": 1.0})
+    ]
+    assert digests[0] == digests[1]
+    assert digests[3] == digests[4]
+    assert len(set(digests)) == 3
+
+
+def test_clipping_and_delta_matter_under_differential_privacy(make_settings: MakeSettings) -> None:
+    for change in ({"clipping_norm": 2.0}, {"delta": 1e-6}):
+        plain, changed = make_settings(), make_settings(**change)
+        assert plan.inputs_digest(plain) == plan.inputs_digest(changed)
+        noised = {"noise_multiplier": 0.5}
+        plain, changed = make_settings(**noised), make_settings(**noised, **change)
+        assert plan.inputs_digest(plain) != plan.inputs_digest(changed)
+
+
+def test_the_card_tells_how_updates_became_one_model(make_settings: MakeSettings) -> None:
+    settings = make_settings(noise_multiplier=0.5, delta=1e-6, secure_aggregation=True)
+    card = plan.federation(settings, epsilon=3.5)
+    assert (card.strategy, card.secure_aggregation) == ("FedAvg", True)
+    assert card.differential_privacy == DifferentialPrivacy(
+        noise_multiplier=0.5, clipping_norm=1.0, delta=1e-6, epsilon=3.5
+    )
+
+
+def test_a_strategy_makes_the_quorum_as_large_as_it_needs(make_settings: MakeSettings) -> None:
+    assert make_settings(strategy="Krum", clients=6).quorum == 5
+    assert make_settings(strategy="Krum", clients=12).quorum == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "Average"}, "CLOISTER_STRATEGY=Average is unknown"),
+        ({"strategy_parameters": {"eta": 1}}, "eta is no parameter of FedAvg"),
+        (
+            {"strategy": "FedAdam", "strategy_parameters": {"eta": 0}},
+            "eta must be a number above 0",
+        ),
+        ({"strategy": "FedProx"}, "FedProx needs a proximal term"),
+        (
+            {"strategy": "FedMedian", "secure_aggregation": True},
+            "CLOISTER_SECURE_AGGREGATION=false",
+        ),
+        ({"strategy": "FedMedian", "noise_multiplier": 1.0}, "CLOISTER_NOISE_MULTIPLIER empty"),
+        (
+            {"strategy": "Krum"},
+            r"Krum \(num_malicious_nodes=1\) needs the updates of 5 sites.*"
+            r"CLOISTER_CLIENTS \(now 3\) to 5 or more",
+        ),
+        (
+            {"strategy": "Krum", "clients": 10, "min_replies": 4},
+            r"5 sites.*CLOISTER_MIN_REPLIES \(now 4\)",
+        ),
+        ({"strategy": "FedMedian", "clients": 2}, "FedMedian needs the updates of 3 sites"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    make_settings: MakeSettings, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CloisterError, match=message):
+        plan.check(make_settings(**change))
+
+
+def test_parameters_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOISTER_STRATEGY", "FedAdam")
+    monkeypatch.setenv("CLOISTER_STRATEGY_PARAMETERS", '{"eta": 0.05}')
+    assert load_settings(Settings).strategy_values["eta"] == 0.05
+    for wrong in ("eta=0.05", "[1]"):
+        monkeypatch.setenv("CLOISTER_STRATEGY_PARAMETERS", wrong)
+        with pytest.raises(CloisterError, match="CLOISTER_STRATEGY_PARAMETERS"):
+            load_settings(Settings)
+    monkeypatch.setenv("CLOISTER_STRATEGY_PARAMETERS", "")
+    monkeypatch.setenv("CLOISTER_NOISE_MULTIPLIER", "")
+    assert load_settings(Settings).strategy_values["eta"] == 0.1
+    assert load_settings(Settings).noise_multiplier is None
 
 
 def test_a_quorum_that_cannot_be_met_is_refused(make_settings: MakeSettings) -> None:

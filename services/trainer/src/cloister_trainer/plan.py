@@ -95,7 +95,7 @@ def check(settings: Settings) -> None:
     needed = row.sites(settings.strategy_values)
     if min(settings.clients, settings.quorum) < needed:
         raise CloisterError(
-            f"{row.name} {_named(settings.strategy_values)}needs the updates of {needed} sites "
+            f"{_described(settings)} needs the updates of {needed} sites "
             f"in every round; set CLOISTER_CLIENTS (now {settings.clients}) to {needed} or more, "
             f"and CLOISTER_MIN_REPLIES (now {settings.min_replies or 'empty'}) to as many, or "
             "leave it empty"
@@ -141,5 +141,6 @@ def _check_privacy(settings: Settings) -> None:
             )
 
 
-def _named(values: dict[str, float | int]) -> str:
-    return "".join(f"{name}={value:g} " for name, value in values.items())
+def _described(settings: Settings) -> str:
+    values = [f"{name}={value:g}" for name, value in settings.strategy_values.items()]
+    return f"{settings.strategy} ({', '.join(values)})" if values else settings.strategy

@@ -52,7 +52,10 @@ class Aggregation:
             self._strategy.current_arrays = {
                 key: array.numpy() for key, array in to_record(received).items()
             }
-        arrays, _ = self._strategy.aggregate_train(server_round, list(replies))
+        # A site can send what overflows where it is squared: it is then far from all others, and
+        # of what comes out all is checked.
+        with np.errstate(over="ignore", invalid="ignore"):
+            arrays, _ = self._strategy.aggregate_train(server_round, list(replies))
         if arrays is None:
             raise CloisterError(f"round {server_round} has no replies to aggregate")
         return to_weights(arrays)
