@@ -19,7 +19,7 @@ PROJECTS := pyproject.toml shared/pyproject.toml $(SERVICES:%=%/pyproject.toml)
 # Compiled where the package is installed.
 NATIVE := $(wildcard services/*/native/*)
 
-.PHONY: help setup lock check format test test-compose bench demo clean
+.PHONY: help setup lock check format test test-compose bench bench-rounds demo clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -48,8 +48,8 @@ check: setup ## Formatter, linters and strict types
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
 	set -e; for folder in $(TESTS); do $(BIN)/mypy $$folder*.py; done
-	$(BIN)/yamllint --strict compose.yaml .pre-commit-config.yaml
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml .pre-commit-config.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/site.compose.yaml
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run
 
@@ -61,6 +61,10 @@ test-compose: setup ## Tests of the real containers
 
 bench: setup ## Speed, as ratios in one run: writes build/bench; wants MNIST_PATH and an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py
+
+bench-rounds: CLIENTS = 10
+bench-rounds: setup ## Where the time of a federated round goes: make bench-rounds CLIENTS=50; wants MNIST_PATH
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/rounds.py --clients $(CLIENTS)
 
 demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
 	$(BIN)/cloister demo --dataset $(DATASET) --clients $(CLIENTS) --samples $(SAMPLES)

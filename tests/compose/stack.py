@@ -14,19 +14,33 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = "cloister-test"
 API_PORT = 18000
+FEDERATION_PORT = 18443
 COMMAND_SECONDS = 1500
-# Not the settings that a user may have in .env.
-COMPOSE = ["docker", "compose", "--project-name", PROJECT, "--env-file", "/dev/null"]
 POLL_SECONDS = 0.5
 
 
+def reachable(folder: Path) -> Path:
+    """Return a folder of pytest's, which containers' user may enter from now on."""
+    for each in (folder, *list(folder.parents)[:2]):
+        each.chmod(0o755)
+    return folder
+
+
 class Stack:
-    """The containers of the test's project."""
+    """The containers of a project of the tests'.
+
+    Args:
+        project: its name.
+        file: its Compose file, from the root of the repository.
+    """
 
     url = f"http://127.0.0.1:{API_PORT}"
 
-    def __init__(self) -> None:
+    def __init__(self, project: str = PROJECT, file: str = "compose.yaml") -> None:
         self._settings: dict[str, str] = {}
+        # Not the settings that a user may have in .env.
+        self._compose = ["docker", "compose", "--project-name", project, "--file", file]
+        self._compose += ["--env-file", "/dev/null"]
 
     def settings(self, **settings: object) -> None:
         """Replace the settings for all further commands; names without prefix, in lower case."""
@@ -35,7 +49,7 @@ class Stack:
     def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """Run ``docker compose`` and return its standard output; a failure fails the test."""
         done = subprocess.run(
-            [*COMPOSE, *arguments],
+            [*self._compose, *arguments],
             cwd=ROOT,
             env=self._environment(),
             capture_output=True,
@@ -51,7 +65,7 @@ class Stack:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start ``docker compose`` with these arguments and do not wait for it."""
         return subprocess.Popen(
-            [*COMPOSE, *arguments],
+            [*self._compose, *arguments],
             cwd=ROOT,
             env=self._environment(),
             stdout=subprocess.PIPE,
@@ -127,4 +141,5 @@ class Stack:
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CLOISTER_")}
-        return kept | self._settings | {"CLOISTER_API_PORT": str(API_PORT)}
+        ports = {"API_PORT": API_PORT, "FEDERATION_PORT": FEDERATION_PORT}
+        return kept | {f"CLOISTER_{k}": str(v) for k, v in ports.items()} | self._settings

@@ -1,5 +1,6 @@
 """Who mounts what and who reaches whom, as Compose understands compose.yaml."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 from stack import Stack
 
 READ, WRITE = "read", "write"
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+SITE = ROOT / "docker" / "site.compose.yaml"
 
 
 def isolation() -> dict[str, tuple[dict[str, str], set[str]]]:
@@ -50,9 +53,10 @@ def test_mounts(config: dict[str, Any], service: str) -> None:
     }
     assert volumes == ISOLATION[service][0]
     binds = [mount for mount in mounts if mount["type"] == "bind"]
-    # The files of the host's that anything sees: a user's MNIST, the gateway's certificate, and a
+    # The files of the host's that anything sees: a user's MNIST, certificates of one's own, and a
     # key holder's API key.
     files = {"dealer": ["/mnist.npz"], "gateway": ["/tls.pem"], "keyholder": ["/api-key"]}
+    files |= {"provision": ["/own/tls.crt", "/own/tls.key", "/own/ca.crt"]}
     assert [mount["target"] for mount in binds] == files.get(service, [])
     assert all(mount["read_only"] for mount in binds)
 
@@ -69,6 +73,7 @@ def test_networks(config: dict[str, Any], service: str) -> None:
 def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
     networks = config["networks"]
     assert networks["federation"]["internal"]
+    assert networks["fleet"]["internal"]
     assert networks["control"]["internal"]
     assert networks["serving"]["internal"]
     assert networks["backend"]["internal"]
@@ -76,26 +81,49 @@ def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
     assert networks["edge"]["driver_opts"][masquerade] == "false"
 
 
-def test_only_the_gateway_is_published_and_only_on_loopback(config: dict[str, Any]) -> None:
+def test_only_gateway_and_fleet_are_published_and_only_on_loopback(config: dict[str, Any]) -> None:
     published = {
         name: [port["host_ip"] for port in service["ports"]]
         for name, service in config["services"].items()
         if service.get("ports")
     }
-    assert published == {"gateway": ["127.0.0.1"]}
+    assert published == {"gateway": ["127.0.0.1"], "fleet": ["127.0.0.1"]}
+
+
+def on(config: dict[str, Any], network: str) -> set[str]:
+    """Services that have joined a network."""
+    return {
+        name
+        for name, service in config["services"].items()
+        if network in (service.get("networks") or {})
+    }
 
 
 def test_key_holders_and_inference_meet_at_the_gateway_alone(config: dict[str, Any]) -> None:
-    def on(network: str) -> set[str]:
+    assert on(config, "serving") == {"keyholder", "gateway"}
+    assert on(config, "backend") == {"inference", "gateway"}
+    assert on(config, "edge") == {"gateway", "fleet"}
+
+
+def test_sites_and_superlink_meet_at_the_fleets_address_alone(config: dict[str, Any]) -> None:
+    assert on(config, "federation") == {"client", "dealer", "fleet"}
+    assert on(config, "fleet") == {"fleet", "server", "enrolment"}
+    assert on(config, "control") == {"server", "trainer", "enrolment", "sites"}
+
+
+def test_a_private_key_is_mounted_by_its_user_alone(config: dict[str, Any]) -> None:
+    def mounted(volume: str) -> set[str]:
         return {
             name
             for name, service in config["services"].items()
-            if network in (service.get("networks") or {})
+            if any(mount.get("source") == volume for mount in service["volumes"])
         }
 
-    assert on("serving") == {"keyholder", "gateway"}
-    assert on("backend") == {"inference", "gateway"}
-    assert on("edge") == {"gateway"}
+    assert mounted("ca") == {"provision"}
+    for service in ("server", "fleet", "dealer", "enrolment"):
+        assert mounted(f"{service}-tls") == {"provision", service}
+    assert mounted("control") == {"provision", "server", "trainer"}
+    assert mounted("join") == {"provision", "client"}
 
 
 def test_inference_knows_where_it_is_published() -> None:
@@ -106,9 +134,9 @@ def test_inference_knows_where_it_is_published() -> None:
     assert services["inference"]["environment"]["CLOISTER_PUBLISHED_HOST"] == "192.0.2.1"
 
 
-def test_api_keys_are_managed_only_when_asked(config: dict[str, Any]) -> None:
+def test_api_keys_and_sites_are_managed_only_when_asked(config: dict[str, Any]) -> None:
     asked = {name for name, service in config["services"].items() if service.get("profiles")}
-    assert asked == {"api-keys"}
+    assert asked == {"api-keys", "sites"}
 
 
 @pytest.mark.parametrize("service", ISOLATION)
@@ -135,6 +163,53 @@ def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None
     # Paths of files and folders; sizes and ages of keys.
     secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_API_KEYS_PATH", "CLOISTER_API_KEY_PATH"}
     secrets |= {"CLOISTER_KEYS_DIR", "CLOISTER_KEY_STORE_DIR"}
+    secrets |= {"CLOISTER_JOIN_TOKEN_PATH", "CLOISTER_TLS_KEY", "CLOISTER_TLS_KEY_FILE"}
     secrets |= {n for n in names if n.startswith("CLOISTER_KEY_") and n.endswith(("BYTES", "DAYS"))}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}
     assert suspicious <= secrets
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> dict[str, Any]:
+    """The one service of a site elsewhere."""
+    stack = Stack("cloister-test-site", "docker/site.compose.yaml")
+    stack.settings(superlink="federation.example:8443", site_name="a", site_folder=tmp_path)
+    config = stack.config()
+    assert not any(network.get("internal") for network in config["networks"].values())
+    (service,) = config["services"].values()
+    described: dict[str, Any] = service
+    return described
+
+
+def test_a_site_elsewhere_is_confined_as_the_sites_here_and_writes_its_key_alone(
+    config: dict[str, Any], site: dict[str, Any], tmp_path: Path
+) -> None:
+    here = config["services"]["client"]
+    for what in ("image", "init", "read_only", "cap_drop", "security_opt", "tmpfs", "restart"):
+        assert site[what] == here[what], what
+    assert site["deploy"]["resources"] == here["deploy"]["resources"]
+    assert not site.get("ports")
+    mounts = {mount["target"]: mount for mount in site["volumes"]}
+    assert {target for target, mount in mounts.items() if not mount.get("read_only")} == {"/data"}
+    assert mounts["/site"]["source"] == str(tmp_path)
+    assert not mounts["/site"]["bind"].get("create_host_path")
+
+
+def test_a_site_elsewhere_can_set_what_a_site_here_can(
+    config: dict[str, Any], site: dict[str, Any]
+) -> None:
+    simulated = {"CLOISTER_DEALER_URL", "CLOISTER_LEASE_PATIENCE_SECONDS"}
+    own = {"CLOISTER_SITE_NAME", "CLOISTER_SHARD_DIR"}
+    own |= {"CLOISTER_LABEL_COLUMN", "CLOISTER_IGNORED_COLUMNS"}
+    here = set(config["services"]["client"]["environment"])
+    assert set(site["environment"]) - own == here - simulated
+
+
+def test_the_sites_example_lists_every_setting_with_its_default() -> None:
+    taken = dict(re.findall(r"\$\{(\w+)(?:(?::-([^}]*))|(?::\?[^}]*))?\}", SITE.read_text()))
+    example = (SITE.parent / "site.env.example").read_text()
+    listed = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
+    assert listed.keys() == taken.keys()
+    required = {"CLOISTER_SUPERLINK", "CLOISTER_SITE_NAME", "CLOISTER_SITE_FOLDER"}
+    for name in taken.keys() - required:
+        assert listed[name] == taken[name], name

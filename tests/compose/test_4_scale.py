@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from certificate import self_signed
 from load import Load, Prepared, prepare
 from sklearn.datasets import load_digits
 from stack import Stack
@@ -252,16 +253,8 @@ def test_without_a_replica_the_gateway_says_so(stack: Stack) -> None:
 def test_with_a_certificate_the_published_port_speaks_https_alone(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, certificate, pem = (tmp_path / name for name in ("key", "certificate", "pem"))
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "1"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", key, "-out", certificate),
-        ],
-        capture_output=True,
-        check=True,
-    )
+    certificate, key = self_signed(tmp_path, "gateway", "IP:127.0.0.1")
+    pem = tmp_path / "pem"
     pem.write_bytes(certificate.read_bytes() + key.read_bytes())
     pem.chmod(0o644)
     monkeypatch.setenv("GATEWAY_TLS_PEM", str(pem))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from stack import Stack
+from stack import Stack, reachable
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,10 +44,7 @@ def test_it_is_in_no_log_and_not_in_the_file_of_keys(stack: Stack, token: str) -
 
 @pytest.fixture
 def key_file(token: str, tmp_path: Path) -> Iterator[Path]:
-    # The user of the key holder's container reads it, and must reach it.
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    path = tmp_path / "hospital-a.key"
+    path = reachable(tmp_path) / "hospital-a.key"
     path.write_text(token)
     path.chmod(0o644)
     yield path

@@ -1,6 +1,9 @@
 """Files that appear whole or not at all."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -45,3 +48,17 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process or thread at a time change the file at ``path``; the others wait.
+
+    Raises:
+        OSError: its folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A file of its own: the other one is replaced with each change.
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,4 +1,4 @@
-"""Named arrays in .npz files: plain numbers only, never pickle."""
+"""Named arrays in .npz files, never pickle."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.samples import FEATURES, LABELS
 
 
 def read_numbers(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
@@ -35,3 +36,30 @@ def read_numbers(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]
     except Exception as error:  # noqa: BLE001 - numpy and zipfile name no closed set of errors
         raise CloisterError(f"{path} cannot be read as .npz: {error}") from None
     return arrays
+
+
+def read_labelled(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Read rows and their labels, as they lie at a site and at the key holder.
+
+    Args:
+        path: an .npz file with the arrays ``X`` and ``y``; others in it are ignored.
+
+    Returns:
+        Features as numbers or booleans, and labels of any kind but objects. Neither their shapes
+        nor their values are checked.
+
+    Raises:
+        CloisterError: the file is missing or damaged, lacks an array, or ``X`` holds something
+            else than numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            features, labels = archive[FEATURES], archive[LABELS]
+    except Exception as error:  # noqa: BLE001 - numpy and zipfile name no closed set of errors
+        raise CloisterError(f"{path} must be an .npz with the arrays X and y: {error}") from None
+    if features.dtype.kind not in "biuf":
+        raise CloisterError(
+            f"{path} must be an .npz with the arrays X and y: X holds {features.dtype}, not "
+            "numbers; encode text columns first"
+        )
+    return features, labels

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import pytest
 
 from cloister_cli import processes as processes_module
 from cloister_cli.processes import Processes, ServiceFailedError, free_ports
+from cloister_provision.__main__ import provision
+from cloister_provision.settings import Settings
 
 WAIT = 60.0
 
@@ -241,6 +244,27 @@ def test_healthy_is_whoever_answers_with_success(processes: Processes, tmp_path:
             server.shutdown()
             thread.join()
     assert Answers.asked == 3
+
+
+def test_healthy_over_tls_is_who_can_be_verified(processes: Processes, tmp_path: Path) -> None:
+    provision(Settings(federation_dir=tmp_path / "federation"))
+    tls = tmp_path / "federation" / "dealer-tls"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls / "tls.crt", tls / "tls.key")
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            with processes:
+                service = Family(processes, tmp_path, "one").service
+                url = f"https://127.0.0.1:{server.server_port}/"
+                service.wait_healthy(url, WAIT, tmp_path / "federation" / "trust" / "ca.crt")
+                with pytest.raises(ServiceFailedError, match="one is not healthy"):
+                    service.wait_healthy(url, 0.3)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_one_that_does_not_become_healthy_fails(processes: Processes, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from cloister_client.app import REQUIRE_SECURE_AGGREGATION, SHARD_DIR, app
+from cloister_client.app import app
 from cloister_client.shard import read_shard
+from cloister_client.site import REQUIRE_SECURE_AGGREGATION, SHARD_DIR
 from cloister_client.training import fit, l2_norm, measure
 from cloister_shared import flower
 from cloister_shared.datasets import DatasetName, schema
@@ -138,7 +139,7 @@ def test_a_site_that_is_to_report_nothing_tells_no_reason(
     assert str(told.value) == "the site could not answer; its own log says why"
     assert told.value.__cause__ is None
     # The site itself has it.
-    assert "row 7, feature pixel_0_3" in caplog.text
+    assert "row 7 (counted from 0), column 'pixel_0_3'" in caplog.text
     with pytest.raises(CloisterError, match="row 7"):
         ask(site, "train", some_weights())
 

@@ -18,7 +18,8 @@ from flwr.common.serde import (
 from flwr.compat.common.recorddict_compat import fitins_to_recorddict
 from flwr.supercore.task_identity import TaskIdentity
 
-from cloister_client.app import REQUIRE_SECURE_AGGREGATION, SHARD_DIR, app
+from cloister_client.app import app
+from cloister_client.site import REQUIRE_SECURE_AGGREGATION, SHARD_DIR
 from cloister_shared import flower
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError

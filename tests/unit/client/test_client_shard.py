@@ -45,9 +45,10 @@ def test_the_split_is_disjoint_complete_and_always_the_same(
 def test_two_rows_are_enough_and_one_is_not(write_site: WriteSite) -> None:
     shard = read(write_site(np.zeros((2, 64)), [3, 4]))
     assert len(shard.train.classes) == len(shard.validation.classes) == 1
-    for rows in (0, 1):
-        with pytest.raises(CloisterError, match="at least two rows"):
-            read(write_site(np.zeros((rows, 64)), np.zeros(rows, int)))
+    with pytest.raises(CloisterError, match="holds 1 rows; a site needs at least two"):
+        read(write_site(np.zeros((1, 64)), [3]))
+    with pytest.raises(CloisterError, match="holds 0 rows"):
+        read(write_site(np.zeros((0, 64)), []))
 
 
 def test_words_are_labels_too(write_site: WriteSite, breast_cancer_data: Data) -> None:
@@ -65,12 +66,16 @@ def test_words_are_labels_too(write_site: WriteSite, breast_cancer_data: Data) -
     [
         (np.zeros((5, 63)), np.zeros(5), r"shape \(5, 63\).*\(n, 64\)"),
         (np.zeros((5, 8, 8)), np.zeros(5), r"shape \(5, 8, 8\)"),
-        (np.array(7.0), np.zeros(5), r"shape \(1,\)"),
+        (np.array(7.0), np.zeros(5), r"shape \(\);"),
         (np.array([["a"] * 64]), np.zeros(1), "numbers"),
         (np.zeros((5, 64)), np.zeros((5, 1)), "one column"),
         (np.zeros((5, 64)), np.array(0), "one column"),
         (np.zeros((5, 64)), np.zeros(4), "5 rows of features and 4 labels"),
-        (np.zeros((5, 64)), np.array([0, 1, 10, 3, 4]), "row 2: the label is not a class"),
+        (
+            np.zeros((5, 64)),
+            np.array([0, 1, 10, 3, 4]),
+            r"row 2 \(counted from 0\): the label is not a class",
+        ),
         (np.full((5, 64), np.nan), np.zeros(5), "not finite"),
     ],
 )
@@ -85,7 +90,8 @@ def test_a_value_out_of_bounds_is_refused_or_clipped(write_site: WriteSite) -> N
     features = np.zeros((5, 64))
     features[3, 9] = 16.5
     folder = write_site(features, np.arange(5))
-    with pytest.raises(CloisterError, match=r"row 3, feature pixel_1_1.*\[0.0, 16.0\]") as refused:
+    where = r"row 3 \(counted from 0\), column 'pixel_1_1': .*\[0.0, 16.0\]"
+    with pytest.raises(CloisterError, match=where) as refused:
         read(folder)
     assert "16.5" not in str(refused.value)
     shard = read_shard(folder, "clip")

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloister_inference.credentials import ApiKeyStore
-from cloister_inference.tls import server_context
 from cloister_shared.errors import CloisterError
+from cloister_shared.tls import server_context
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens there
 DAY = timedelta(days=1)

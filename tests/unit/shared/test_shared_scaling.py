@@ -1,5 +1,6 @@
 """Features from declared bounds to [0, 1]."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.scaling import to_unit
+from cloister_shared.scaling import Misfit, OutOfBounds, misfits, to_unit
 from cloister_shared.schema import DatasetSchema, Feature
 
 finite = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300)
@@ -130,3 +131,36 @@ def test_the_result_is_a_new_contiguous_array() -> None:
 
 def test_no_rows_are_no_rows() -> None:
     assert to_unit(np.empty((0, 2)), SCHEMA).shape == (0, 2)
+
+
+OUTSIDE = "is outside its declared bounds [-1.0, 3.0]"
+NO_NUMBER = "is missing or not finite; it must be in [0.0, 10.0]"
+
+
+@pytest.mark.parametrize(
+    ("out_of_bounds", "limit", "expected"),
+    [
+        ("refuse", 9, [Misfit(1, 0, OUTSIDE), Misfit(1, 1, NO_NUMBER), Misfit(2, 1, NO_NUMBER)]),
+        ("refuse", 2, [Misfit(1, 0, OUTSIDE), Misfit(1, 1, NO_NUMBER)]),
+        ("clip", 9, [Misfit(1, 1, NO_NUMBER), Misfit(2, 1, NO_NUMBER)]),
+    ],
+)
+def test_misfits_are_listed_by_row_and_say_why(
+    out_of_bounds: OutOfBounds, limit: int, expected: list[Misfit]
+) -> None:
+    values = np.array([[-1.0, 10.0], [4.5, np.nan], [3.0, np.inf]])
+    assert misfits(values, SCHEMA, out_of_bounds, limit) == expected
+
+
+@given(values=arrays(np.float64, (3, 2), elements=st.floats(-5, 15) | st.just(np.nan)))
+@pytest.mark.parametrize("out_of_bounds", ["refuse", "clip"])
+def test_there_are_misfits_exactly_where_rows_are_refused(
+    out_of_bounds: OutOfBounds, values: np.ndarray[Any, Any]
+) -> None:
+    found = misfits(values, SCHEMA, out_of_bounds, 1)
+    if found:
+        told = re.escape(f"row {found[0].row}, ") + ".*" + re.escape(found[0].why)
+        with pytest.raises(CloisterError, match=told):
+            to_unit(values, SCHEMA, out_of_bounds)
+    else:
+        to_unit(values, SCHEMA, out_of_bounds)

@@ -60,6 +60,7 @@ def make_settings(tmp_path: Path) -> MakeSettings:
             "round_timeout": 0.5,
             "work_dir": tmp_path / "work",
             "superexec_secret": tmp_path / "superexec.secret",
+            "insecure": True,
         }
         return Settings(**(fields | changes))
 

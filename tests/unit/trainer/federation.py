@@ -14,7 +14,8 @@ from flwr.common.serde import (
 )
 from flwr.serverapp import Grid
 
-from cloister_client.app import SHARD_DIR, app
+from cloister_client.app import app
+from cloister_client.site import SHARD_DIR
 from cloister_dealer.deal import deal
 from cloister_dealer.settings import Settings as DealerSettings
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from cloister_provision.__main__ import provision
+from cloister_provision.settings import Settings as ProvisionSettings
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_trainer import __main__ as trainer
@@ -204,6 +207,52 @@ def flower(
     fake = Flower(tmp_path / "bin", superlink, settings)
     monkeypatch.setenv("PATH", f"{fake.folder}{os.pathsep}{os.environ['PATH']}")
     return fake
+
+
+def test_with_a_ca_superlink_and_superexec_are_verified(flower: Flower, tmp_path: Path) -> None:
+    """The health question alone is asked for real: the rest is what Flower is told."""
+    provision(ProvisionSettings(federation_dir=tmp_path / "federation"))
+    tls, trust = tmp_path / "federation" / "dealer-tls", tmp_path / "federation" / "trust"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls / "tls.crt", tls / "tls.key")
+    flower.superexec(flower.event("failed", reason="enough"))
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            flower.settings = flower.settings.model_copy(
+                update={
+                    "superlink": f"127.0.0.1:{server.server_port}",
+                    "insecure": False,
+                    "ca_path": trust / "ca.crt",
+                }
+            )
+            fails_and_is_stopped(flower, "enough")
+            assert flower.superexec_command()[:2] == [
+                "--root-certificates",
+                str(trust / "ca.crt"),
+            ]
+            provision(ProvisionSettings(federation_dir=tmp_path / "other"))
+            other = {"ca_path": tmp_path / "other/trust/ca.crt", "start_deadline": 0.5}
+            with pytest.raises(CloisterError, match="CERTIFICATE_VERIFY_FAILED"):
+                train_once(flower.settings.model_copy(update=other))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("content", [None, "not PEM"])
+def test_without_a_ca_it_asks_nobody(
+    make_settings: MakeSettings, tmp_path: Path, content: str | None
+) -> None:
+    with pytest.raises(CloisterError, match=r"set CLOISTER_CA_PATH .*trust/ca\.crt"):
+        train_once(make_settings(superlink=NOBODY, insecure=False))
+    if content:
+        (tmp_path / "ca.crt").write_text(content)
+    settings = make_settings(superlink=NOBODY, insecure=False, ca_path=tmp_path / "ca.crt")
+    with pytest.raises(CloisterError, match=r"CLOISTER_CA_PATH: .* has no CA certificate"):
+        train_once(settings)
 
 
 def publishing(settings: Settings) -> str:
@@ -410,6 +459,6 @@ def test_metrics_are_served_while_it_trains(flower: Flower) -> None:
 
 def test_without_the_secret_nothing_is_submitted(flower: Flower) -> None:
     flower.settings.superexec_secret.unlink()
-    with pytest.raises(CloisterError, match=r"superexec\.secret is missing: the server makes it"):
+    with pytest.raises(CloisterError, match=r"superexec\.secret is missing: provision makes it"):
         train_once(flower.settings)
     assert flower.calls("run") == []

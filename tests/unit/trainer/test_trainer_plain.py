@@ -323,8 +323,11 @@ def test_sites_that_went_away_are_asked_again_where_the_quorum_depends_on_them(
     assert sorted(asked) == [1, 2, 2, 3, 3]
 
 
-def test_a_site_that_went_away_is_not_asked_again_where_there_are_enough() -> None:
-    sites, away = Sites(content(), content(), content()), Away(5, times=9)
+def test_a_site_that_went_away_is_not_asked_again_where_there_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plain, "POLL_SECONDS", 0.01)
+    sites, away = Sites(content(), content(), content(), timeout=30), Away(5, times=9)
     sites.grid.sites[3] = away
     collected = sites.train()
     assert (collected.asked, collected.sites, away.asked) == (3, 2, 1)

@@ -10,7 +10,7 @@ from federation import Answer, LocalGrid, Site, deal_sites
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.serde import message_to_proto
 
-from cloister_client.app import REQUIRE_SECURE_AGGREGATION
+from cloister_client.site import REQUIRE_SECURE_AGGREGATION
 from cloister_dealer.settings import Settings as DealerSettings
 from cloister_shared import flower
 from cloister_shared.artifact import CARD, WEIGHTS

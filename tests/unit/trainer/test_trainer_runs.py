@@ -69,6 +69,20 @@ def test_a_run_is_submitted_with_its_bundle_and_configuration(
     assert home.is_relative_to(tmp_path / "work")
 
 
+def test_with_a_ca_the_superlink_is_verified(tmp_path: Path) -> None:
+    runs = FlowerRuns("sl:8000", tmp_path / "work", tmp_path / 'a "ca" ü.crt')
+    home = Path(runs.environment()["FLWR_HOME"])
+    (connection,) = (
+        value
+        for value in tomllib.loads((home / "config.toml").read_text())["superlink"].values()
+        if isinstance(value, dict)
+    )
+    assert connection == {
+        "address": "sl:8000",
+        "root-certificates": str(tmp_path / 'a "ca" ü.crt'),
+    }
+
+
 def test_success_false_is_an_error_with_its_message(flower: FakeFlower, runs: FlowerRuns) -> None:
     flower.answer("run", **{"success": False, "error-message": "the bundle is too big"})
     with pytest.raises(CloisterError, match="flwr run failed: the bundle is too big"):

@@ -36,8 +36,9 @@ def run_demo(demo: Demo, folder: Path) -> None:
     Raises:
         ServiceFailedError: a service ended badly.
     """
-    superlink, dealer, inference, *runtimes = free_ports(3 + demo.clients)
-    secret = folder / "control" / "superexec.secret"
+    superlink, dealer, enrolment, inference = free_ports(4)
+    federation = folder / "federation"
+    secret, ca_path = federation / "control" / "superexec.secret", federation / "trust" / "ca.crt"
     # As many shards as sites: every row is at some site.
     deal = {"dataset": demo.dataset, "shards": demo.clients, "clients": demo.clients}
     if demo.mnist_path:
@@ -50,11 +51,15 @@ def run_demo(demo: Demo, folder: Path) -> None:
     with Processes(folder, _environment(folder)) as processes:
         needed: list[Service] = []
 
+        _say("making certificates and secrets")
+        processes.start("provision", "cloister_provision", federation_dir=federation).wait_done([])
+
         _say(f"dealing {demo.dataset} and starting the SuperLink")
         dealing = processes.start(
             "dealer",
             "cloister_dealer",
             port=dealer,
+            **_certificate(federation / "dealer-tls"),
             shards_dir=folder / "shards",
             held_out_dir=folder / "held-out",
             **deal,
@@ -63,28 +68,47 @@ def run_demo(demo: Demo, folder: Path) -> None:
             "server",
             "cloister_server",
             port=superlink,
+            **_certificate(federation / "server-tls"),
+            tls_ca=federation / "server-tls" / "ca.crt",
             state_dir=folder / "state",
             superexec_secret=secret,
         )
-        dealing.wait_healthy(f"http://127.0.0.1:{dealer}/health", DOWNLOAD_SECONDS)
-        server.wait_healthy(f"http://127.0.0.1:{superlink}/health", HEALTHY_SECONDS)
-        needed += [dealing, server]
+        enrolling = processes.start(
+            "enrolment",
+            "cloister_enrolment",
+            port=enrolment,
+            **_certificate(federation / "enrolment-tls"),
+            superlink=f"127.0.0.1:{superlink}",
+            ca_path=ca_path,
+            enrolment_dir=federation / "enrolment",
+        )
+        for service, url, seconds in (
+            (dealing, f"https://127.0.0.1:{dealer}/health", DOWNLOAD_SECONDS),
+            (server, f"https://127.0.0.1:{superlink}/health", HEALTHY_SECONDS),
+            (enrolling, f"https://127.0.0.1:{enrolment}/enrolment/health", HEALTHY_SECONDS),
+        ):
+            service.wait_healthy(url, seconds, ca_path)
+            needed.append(service)
 
         _say(f"training across {demo.clients} sites")
-        for number, runtime in enumerate(runtimes, start=1):
+        for number in range(1, demo.clients + 1):
             client = processes.start(
                 f"client-{number}",
                 "cloister_client",
                 superlink=f"127.0.0.1:{superlink}",
-                dealer_url=f"http://127.0.0.1:{dealer}",
+                ca_path=ca_path,
+                enrolment_url=f"https://127.0.0.1:{enrolment}",
+                join_token_path=federation / "join" / "join.token",
+                site_name=f"client-{number}",
+                dealer_url=f"https://127.0.0.1:{dealer}",
                 data_dir=folder / f"client-{number}",
-                runtime_port=runtime,
             )
             needed.append(client)
         processes.start(
             "trainer",
             "cloister_trainer",
             superlink=f"127.0.0.1:{superlink}",
+            ca_path=ca_path,
             superexec_secret=secret,
             models_dir=registries["models_dir"],
             events_dir=folder / "events",
@@ -123,6 +147,10 @@ def run_demo(demo: Demo, folder: Path) -> None:
             held_out_dir=folder / "held-out",
             report_path=demo.report.resolve(),
         ).wait_done([serving])
+
+
+def _certificate(folder: Path) -> dict[str, Path]:
+    return {"tls_certificate": folder / "tls.crt", "tls_key": folder / "tls.key"}
 
 
 def _environment(folder: Path) -> dict[str, str]:

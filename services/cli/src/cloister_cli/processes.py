@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -40,17 +41,23 @@ class Service:
             start_new_session=True,
         )
 
-    def wait_healthy(self, url: str, seconds: float) -> None:
+    def wait_healthy(self, url: str, seconds: float, ca_path: Path | None = None) -> None:
         """Return when ``url`` answers with success.
+
+        Args:
+            url: that is asked again and again.
+            seconds: for which it may take.
+            ca_path: PEM file with the CA certificates that the service is verified with.
 
         Raises:
             ServiceFailedError: the service ended, or ``seconds`` passed.
         """
+        verify = ssl.create_default_context(cafile=ca_path) if ca_path else True
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.check()
             with suppress(httpx.HTTPError):
-                if httpx.get(url, timeout=2.0).is_success:
+                if httpx.get(url, timeout=2.0, verify=verify).is_success:
                     return
             time.sleep(POLL_SECONDS)
         raise ServiceFailedError(

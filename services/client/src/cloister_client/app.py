@@ -6,21 +6,17 @@ from flwr.clientapp import ClientApp
 
 from cloister_client import secure
 from cloister_client.request import (
-    REQUIRE_SECURE_AGGREGATION,
-    SHARD_DIR,
     discreet,
     read_inputs,
     reports,
-    requires_secure_aggregation,
     task_of,
 )
+from cloister_client.site import Site
 from cloister_client.training import Metrics, measure
 from cloister_client.training import train as train_locally
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.weights import LinearWeights
-
-__all__ = ["REQUIRE_SECURE_AGGREGATION", "SHARD_DIR", "app"]
 
 
 class SiteApp(ClientApp):
@@ -34,7 +30,7 @@ class SiteApp(ClientApp):
         """
         if secure.is_secure(message):
             return secure.app(message, context)
-        if requires_secure_aggregation(context.node_config):
+        if Site.of(context.node_config).require_secure_aggregation:
             raise CloisterError(
                 "this site takes part in secure aggregation only: set "
                 "CLOISTER_SECURE_AGGREGATION=true at the trainer"

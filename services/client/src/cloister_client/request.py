@@ -5,22 +5,16 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 from cloister_client.shard import Shard, read_shard
+from cloister_client.site import Site
 from cloister_client.training import Task
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.weights import LinearWeights
-
-SHARD_DIR = "shard-dir"
-"""Key of the node config: the folder with the site's shard."""
-REQUIRE_SECURE_AGGREGATION = "require-secure-aggregation"
-"""Key of the node config: whether the site refuses to send anything of its own in the clear. What
-is not false, as a truth value or as text, is true."""
 
 log = logging.getLogger(__name__)
 
@@ -48,21 +42,17 @@ def reports(config: Mapping[str, Any]) -> bool:
     return bool(config.get(flower.REPORT, True))
 
 
-def requires_secure_aggregation(node_config: Mapping[str, Any]) -> bool:
-    """Return whether the site takes part in secure aggregation only."""
-    return str(node_config.get(REQUIRE_SECURE_AGGREGATION, False)).lower() != "false"
-
-
 def read_inputs(
-    config: Mapping[str, Any], node_config: Mapping[str, Any], received: LinearWeights
+    config: Mapping[str, Any], node_config: Mapping[str, object], received: LinearWeights
 ) -> Shard:
     """Return the site's shard, after checking that the run and its weights are for such data.
 
     Raises:
         CloisterError: the shard cannot be read, or the run or its weights are for another schema.
     """
-    folder = Path(str(node_config[SHARD_DIR]))
-    shard = read_shard(folder, cast("OutOfBounds", config[flower.OUT_OF_BOUNDS]))
+    site = Site.of(node_config)
+    out_of_bounds = cast("OutOfBounds", config[flower.OUT_OF_BOUNDS])
+    shard = read_shard(site.shard_dir, out_of_bounds, site.columns)
     if shard.data.digest != config[flower.SCHEMA_DIGEST]:
         raise CloisterError(
             f"this site's data is {shard.data.dataset}, described by another schema than the "

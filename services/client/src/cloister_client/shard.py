@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cloister_shared.errors import CloisterError
-from cloister_shared.samples import FEATURES, LABELS, SCHEMA, SHARD
-from cloister_shared.scaling import OutOfBounds, to_unit
-from cloister_shared.schema import DatasetSchema, read_schema
+from cloister_client.folder import data_file, read_description, read_rows
+from cloister_client.rows import Columns, Rows, block_rows
+from cloister_shared.scaling import OutOfBounds
+from cloister_shared.schema import DatasetSchema
 
 VALIDATION_SHARE = 0.1
 VALIDATION_SEED = 0
@@ -33,30 +33,43 @@ class Shard:
     validation: Sample
 
 
-def read_shard(folder: Path, out_of_bounds: OutOfBounds) -> Shard:
-    """Read ``shard.npz`` (raw features X, labels y) and ``schema.json``, and split the rows.
+def read_shard(folder: Path, out_of_bounds: OutOfBounds, columns: Columns | None = None) -> Shard:
+    """Read a site's folder, and split its rows.
+
+    Args:
+        folder: holds ``schema.json`` and one file of rows: ``shard.npz`` (raw features X, labels
+            y), or one that ends in .csv or .parquet.
+        out_of_bounds: what happens to a value outside its declared bounds.
+        columns: what the site says of its CSV or Parquet table; by default the labels are in the
+            column ``label``, and there are no columns beside those of the schema.
 
     Raises:
-        CloisterError: a file is missing or damaged, or a value or label is not in the schema.
+        CloisterError: a file is missing or damaged, or a value or label is not in the schema. The
+            message names row and column, and never a value.
     """
-    data = read_schema(folder / SCHEMA)
-    path = folder / SHARD
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            features, labels = arrays[FEATURES], arrays[LABELS]
-    except Exception as error:  # noqa: BLE001 - numpy and zipfile name no closed set of errors
-        raise CloisterError(f"{path} must be an .npz with arrays X and y: {error}") from None
-    unit, classes = to_unit(features, data, out_of_bounds), data.class_indices(labels)
-    if len(unit) != len(classes) or len(classes) < 2:
-        raise CloisterError(
-            f"{path} has {len(unit)} rows of features and {len(classes)} labels; a site needs at "
-            "least two rows and a label for each"
-        )
-    order = np.random.default_rng(VALIDATION_SEED).permutation(len(classes))
-    n_validation = max(1, round(VALIDATION_SHARE * len(classes)))
-    validation, train = order[:n_validation], order[n_validation:]
-    return Shard(
-        data,
-        train=Sample(unit[train], classes[train]),
-        validation=Sample(unit[validation], classes[validation]),
-    )
+    data, path = read_description(folder), data_file(folder)
+    return split(data, read_rows(path, data, out_of_bounds, columns))
+
+
+def split(data: DatasetSchema, rows: Rows) -> Shard:
+    """Take out the rows for validation, always the same, and close up the others where they lie.
+
+    A site's rows may fill most of its memory, so there is never a second copy of them.
+
+    Args:
+        data: the schema.
+        rows: at least two; they are the shard's from then on.
+    """
+    count = len(rows.classes)
+    order = np.random.default_rng(VALIDATION_SEED).permutation(count)
+    n_validation = max(1, round(VALIDATION_SHARE * count))
+    fitted = np.ones(count, dtype=np.bool_)
+    fitted[order[:n_validation]] = False
+    validation = Sample(rows.features[~fitted], rows.classes[~fitted])
+    end = 0
+    for start in range(0, count, block_rows(data)):
+        block = slice(start, start + block_rows(data))
+        kept = rows.features[block][fitted[block]]
+        rows.features[end : end + len(kept)] = kept
+        end += len(kept)
+    return Shard(data, Sample(rows.features[:end], rows.classes[fitted]), validation)

@@ -105,7 +105,9 @@ def fit(
     absent = np.setdiff1d(np.arange(n_classes), sample.classes)
     if n_classes == 2 and absent.size:
         return received
-    features = np.vstack([sample.features, np.zeros((absent.size, data.n_features))])
+    features = sample.features
+    if absent.size:
+        features = np.vstack([features, np.zeros((absent.size, data.n_features))])
     classes = np.concatenate([sample.classes, absent])
     weights = np.ones(len(classes))
     weights[len(sample.classes) :] = ABSENT_CLASS_WEIGHT

@@ -7,10 +7,14 @@ from cloister_dealer.deal import deal
 from cloister_dealer.leases import LeaseBook
 from cloister_dealer.settings import Settings
 from cloister_shared.service import run_service
+from cloister_shared.tls import server_context
 
 
 def serve(settings: Settings) -> None:
-    """Deal the dataset and lease its shards over HTTP."""
+    """Deal the dataset and lease its shards over HTTP, or HTTPS where there is a certificate."""
+    tls = None
+    if settings.tls_certificate and settings.tls_key:
+        tls = server_context(settings.tls_certificate, settings.tls_key)
     dealt = deal(settings)
     leases = LeaseBook(
         settings.shards_dir / "leases.json",
@@ -19,7 +23,14 @@ def serve(settings: Settings) -> None:
         settings.lease_seconds,
     )
     app = create_app(dealt, leases, settings.shards_dir, settings.lease_seconds)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        ssl_context_factory=(lambda *_: tls) if tls else None,
+    )
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Settings of the dealer."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cloister_shared.datasets import DatasetName
 from cloister_shared.service import ServiceSettings
@@ -16,6 +16,10 @@ class Settings(ServiceSettings):
     """Address to listen on."""
     port: int = Field(default=8001, ge=1, le=65535)
     """Port to listen on."""
+    tls_certificate: Path | None = None
+    """PEM file with the certificate for https, then any intermediate ones; without one, http."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key."""
     dataset: DatasetName = "digits"
     """What is dealt."""
     mnist_path: Path | None = None
@@ -38,6 +42,12 @@ class Settings(ServiceSettings):
     """Where shards and leases are kept."""
     held_out_dir: Path = Path("held-out")
     """Where the key holder's samples are written."""
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("set both CLOISTER_TLS_CERTIFICATE and CLOISTER_TLS_KEY, or neither")
+        return self
 
     @property
     def n_shards(self) -> int:

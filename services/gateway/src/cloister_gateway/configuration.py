@@ -6,20 +6,16 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from cloister_gateway.problems import answer, own_errors
+from cloister_gateway.problems import problems
 from cloister_gateway.settings import Settings
 from cloister_shared.errors import CloisterError
+from cloister_shared.haproxy import FILE, OWN_CONNECTIONS, THREADS_LIMIT
 from cloister_shared.service import worker_threads
 
-TEMPLATE = "haproxy.cfg"
-THREADS_LIMIT = 4
-"""Bytes are moved by few threads, and each keeps memory of its own."""
 HEADER_BYTES = 16 << 10
 """Room for a request's headers beside a body that is held."""
 CONNECT_MS = 500
 """Milliseconds for a connection to a replica, and between two attempts at the same one."""
-OWN_CONNECTIONS = 64
-"""Connections to the port of metrics and health at most, beside those of clients."""
 
 TEXT_LINE = (
     "INFO gateway: %HM %HPO %ST in %Ta ms (%Tw queued, %Tr answering) by %s, %rc retries, "
@@ -58,7 +54,8 @@ def render(settings: Settings, *, secure: bool) -> str:
         settings: of the gateway.
         secure: whether the published port speaks TLS, with the certificate of the settings.
     """
-    template = Template((files("cloister_gateway") / TEMPLATE).read_text())
+    template = Template((files("cloister_gateway") / FILE).read_text())
+    answers = problems(settings.body_bytes)
     json_lines = settings.log_format == "json"
     values = settings.model_dump(exclude={"gateway_tls_pem", "log_format"}) | {
         "threads": min(worker_threads(), THREADS_LIMIT),
@@ -72,7 +69,7 @@ def render(settings: Settings, *, secure: bool) -> str:
         "tls": f"ssl crt {shlex.quote(str(settings.gateway_tls_pem))} alpn http/1.1"
         if secure
         else "",
-        "own_errors": "\n    ".join(own_errors(settings.body_bytes)),
-        "length_required": answer(HTTPStatus.LENGTH_REQUIRED, settings.body_bytes),
+        "own_errors": "\n    ".join(answers.own_errors()),
+        "length_required": answers.answer(HTTPStatus.LENGTH_REQUIRED),
     }
     return template.substitute(values)

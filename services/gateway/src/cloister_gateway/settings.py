@@ -1,14 +1,12 @@
 """Settings of the gateway."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
+from cloister_shared.haproxy import Address, HostAndPort
 from cloister_shared.service import ServiceSettings
-
-Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:*_-]+$")]
-HostAndPort = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*:[0-9]{1,5}$")]
 
 
 class Settings(ServiceSettings):

@@ -17,10 +17,10 @@ from cloister_inference.lifecycle import DrainingServer, Lifecycle
 from cloister_inference.logs import json_formatter
 from cloister_inference.metrics import Metrics
 from cloister_inference.settings import Settings
-from cloister_inference.tls import server_context
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_shared.service import configure_logging, run_service
+from cloister_shared.tls import server_context
 
 SERVICE = "inference"
 

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_keyholder.errors import InvalidSamples
-from cloister_shared.samples import FEATURES, HELD_OUT, LABELS, SCHEMA
+from cloister_shared.errors import CloisterError
+from cloister_shared.npz import read_labelled
+from cloister_shared.samples import HELD_OUT, SCHEMA
 from cloister_shared.schema import DatasetSchema, read_schema
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -51,15 +53,15 @@ def read_held_out(folder: Path) -> HeldOut:
     """
     schema = read_schema(folder / SCHEMA)
     path = folder / HELD_OUT
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            rows, labels = arrays[FEATURES].astype(np.float64), arrays[LABELS]
-    except FileNotFoundError:
+    if not path.is_file():
         raise InvalidSamples(
             f"{path} is missing: give the folder of the held-out samples in CLOISTER_HELD_OUT_DIR"
-        ) from None
-    except Exception as error:  # noqa: BLE001 - numpy and zipfile name no closed set of errors
-        raise InvalidSamples(f"{path} does not hold the arrays X and y: {error}") from None
+        )
+    try:
+        features, labels = read_labelled(path)
+    except CloisterError as error:
+        raise InvalidSamples(str(error)) from None
+    rows = features.astype(np.float64)
     if rows.ndim != 2 or rows.shape[1] != schema.n_features:
         raise InvalidSamples(f"{path}: X has shape {rows.shape}, not (n, {schema.n_features})")
     if labels.shape != (len(rows),) or not len(rows):

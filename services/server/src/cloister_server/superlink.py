@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -16,14 +17,29 @@ BUSY_SECONDS = 120
 sync, and then the SuperLink answers 500 and the run fails."""
 
 
-def superlink_options(host: str, port: int, database: Path, secret: Path) -> list[str]:
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files."""
+
+    certificate: Path
+    """Of the SuperLink, then any intermediate ones."""
+    key: Path
+    """The certificate's."""
+    authorities: Path
+    """CA certificates that the certificate is verified with."""
+
+
+def superlink_options(
+    host: str, port: int, database: Path, secret: Path, tls: TlsFiles | None
+) -> list[str]:
     """Return the options to run the SuperLink with.
 
     ServerApps run outside of it, in the trainer: with process isolation only a SuperExec that
-    knows the secret is given tasks, and nothing is installed at run time.
+    knows the secret is given tasks, and nothing is installed at run time. With TLS, only nodes
+    whose keys are registered are let in; without, everybody.
     """
     return [
-        "--insecure",
+        *(_secure(tls) if tls else ["--insecure"]),
         "--host",
         host,
         "--port",
@@ -35,6 +51,18 @@ def superlink_options(host: str, port: int, database: Path, secret: Path) -> lis
         "--database",
         str(database),
         "--disable-runtime-dependency-installation",
+    ]
+
+
+def _secure(tls: TlsFiles) -> list[str]:
+    return [
+        "--ssl-certfile",
+        str(tls.certificate),
+        "--ssl-keyfile",
+        str(tls.key),
+        "--ssl-ca-certfile",
+        str(tls.authorities),
+        "--enable-supernode-auth",
     ]
 
 

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 
@@ -50,10 +52,14 @@ def train_once(settings: Settings) -> None:
             )
         return
     before = published.manifest.version if published else 0
+    if settings.ca_path is None and not settings.insecure:
+        raise CloisterError(
+            "set CLOISTER_CA_PATH to the CA certificate that provision makes (trust/ca.crt)"
+        )
     if not settings.resume:
         Checkpoints(settings.checkpoints_dir, settings.name, digest, before).discard()
     _wait_for_superlink(settings)
-    runs = FlowerRuns(settings.superlink, settings.work_dir)
+    runs = FlowerRuns(settings.superlink, settings.work_dir, _authorities(settings))
     runs.stop_unfinished()
     with (
         exposed_metrics(settings.host, settings.metrics_port) as metrics,
@@ -76,6 +82,10 @@ def train_once(settings: Settings) -> None:
     _report(registry.published_from(settings.name, digest), before)
 
 
+def _authorities(settings: Settings) -> Path | None:
+    return None if settings.insecure else settings.ca_path
+
+
 def _run(
     settings: Settings, runs: FlowerRuns, superexec: subprocess.Popen[bytes], metrics: Metrics
 ) -> None:
@@ -91,15 +101,28 @@ def _run(
 
 
 def _wait_for_superlink(settings: Settings) -> None:
+    authorities = _authorities(settings)
+    scheme = "http" if authorities is None else "https"
+    verify: ssl.SSLContext | bool = True
+    if authorities is not None:
+        try:
+            verify = ssl.create_default_context(cafile=authorities)
+        except (OSError, ssl.SSLError):
+            raise CloisterError(
+                f"CLOISTER_CA_PATH: {authorities} has no CA certificate in PEM; provision makes it"
+            ) from None
     deadline = time.monotonic() + settings.start_deadline
+    reason = "it is not ready"
     while time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"http://{settings.superlink}/health").is_success:
+        try:
+            if httpx.get(f"{scheme}://{settings.superlink}/health", verify=verify).is_success:
                 return
+        except httpx.HTTPError as error:
+            reason = str(error)
         time.sleep(POLL_SECONDS)
     raise CloisterError(
-        f"no SuperLink answers at {settings.superlink} within {settings.start_deadline:.0f} s: "
-        "is the server running, and CLOISTER_SUPERLINK right?"
+        f"no SuperLink answers at {settings.superlink} within {settings.start_deadline:.0f} s "
+        f"({reason}): is the server running, and CLOISTER_SUPERLINK right?"
     )
 
 
@@ -107,10 +130,11 @@ def _wait_for_superlink(settings: Settings) -> None:
 def _superexec(settings: Settings, runs: FlowerRuns) -> Iterator[subprocess.Popen[bytes]]:
     """Run the SuperExec, which starts the ServerApp in this container."""
     if not settings.superexec_secret.is_file():
-        raise CloisterError(f"{settings.superexec_secret} is missing: the server makes it")
+        raise CloisterError(f"{settings.superexec_secret} is missing: provision makes it")
+    authorities = _authorities(settings)
     command = [
         "flower-superexec",
-        "--insecure",
+        *(["--root-certificates", str(authorities)] if authorities else ["--insecure"]),
         "--runtime-api-address",
         settings.superlink,
         "--superexec-auth-secret-file",

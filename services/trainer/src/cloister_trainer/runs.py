@@ -36,15 +36,26 @@ class RunState:
 class FlowerRuns:
     """Runs at one SuperLink."""
 
-    def __init__(self, superlink: str, work_dir: Path) -> None:
-        """Write Flower's configuration and the bundle under ``work_dir``."""
+    def __init__(self, superlink: str, work_dir: Path, ca_path: Path | None = None) -> None:
+        """Write Flower's configuration and the bundle under ``work_dir``.
+
+        Args:
+            superlink: host and port.
+            work_dir: a scratch folder.
+            ca_path: PEM file with the CA certificates it is verified with; None: without TLS.
+        """
         self._home = work_dir / "flwr"
         self._bundle = work_dir / "bundle"
         self._home.mkdir(parents=True, exist_ok=True)
         self._bundle.mkdir(parents=True, exist_ok=True)
+        security = (
+            f"root-certificates = {_quoted(str(ca_path.resolve()))}"
+            if ca_path
+            else "insecure = true"
+        )
         (self._home / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n\n'
-            f'[superlink.{CONNECTION}]\naddress = "{superlink}"\ninsecure = true\n'
+            f"[superlink.{CONNECTION}]\naddress = {_quoted(superlink)}\n{security}\n"
         )
         (self._bundle / "pyproject.toml").write_text(flower.BUNDLE)
 
@@ -118,6 +129,11 @@ class FlowerRuns:
         if not isinstance(answer, dict):
             raise CloisterError(f"flwr {arguments[0]} gave an unknown answer")
         return answer
+
+
+def _quoted(text: str) -> str:
+    # What JSON makes of a string, TOML reads too, but for its escapes of rare characters.
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _states(answer: dict[str, Any]) -> list[RunState]:

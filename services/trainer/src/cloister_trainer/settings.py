@@ -23,7 +23,11 @@ class Settings(ServiceSettings):
     superlink: str = "127.0.0.1:8000"
     """Host and port of the SuperLink."""
     superexec_secret: Path = Path("control/superexec.secret")
-    """The secret that the server made."""
+    """The secret between SuperLink and SuperExec."""
+    ca_path: Path | None = None
+    """PEM file with the CA certificates that the SuperLink is verified with."""
+    insecure: bool = False
+    """Reach the SuperLink without TLS: for tests on one machine alone."""
     models_dir: Path = Path("models")
     """Registry of models, written."""
     events_dir: Path = Path("events")

@@ -1,0 +1,98 @@
+"""``python -m cloister_client check``: does a site's folder fit, before it joins."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from cloister_client.folder import data_file, read_description, read_rows
+from cloister_client.rows import PROBLEMS_SHOWN, InvalidRows, Rows
+from cloister_client.settings import Settings
+from cloister_client.shard import split
+from cloister_shared.errors import CloisterError
+from cloister_shared.scaling import OutOfBounds
+from cloister_shared.schema import DatasetSchema
+
+
+def command(arguments: Sequence[str]) -> Callable[[Settings], None]:
+    """Return what the command line asks for, to be run with the settings.
+
+    Args:
+        arguments: those after the name of the program.
+
+    Raises:
+        SystemExit: with 2 and the usage, they are not understood.
+    """
+    parser = argparse.ArgumentParser(prog="python -m cloister_client")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    check = commands.add_parser(
+        "check",
+        help="see whether a site's folder fits its schema; nothing leaves this machine",
+        description="Read schema.json and the file of rows beside it as a training would, and say "
+        "what is there, or all that is wrong with it.",
+    )
+    check.add_argument("folder", nargs="?", type=Path, help="default: CLOISTER_SHARD_DIR")
+    check.add_argument(
+        "--out-of-bounds",
+        choices=get_args(OutOfBounds),
+        default="refuse",
+        help="what the training does with a value outside its bounds (default: %(default)s)",
+    )
+    parsed = parser.parse_args(arguments)
+    return lambda settings: check_folder(
+        settings, parsed.folder or settings.shard_dir, parsed.out_of_bounds
+    )
+
+
+def check_folder(settings: Settings, folder: Path | None, out_of_bounds: OutOfBounds) -> None:
+    """Write to standard output how many rows of which classes there are, or every problem.
+
+    Counts are data: they go to the terminal of the data's owner, and into no log.
+
+    Args:
+        settings: name the columns.
+        folder: the site's.
+        out_of_bounds: what happens to a value outside its bounds.
+
+    Raises:
+        CloisterError: the folder does not fit.
+    """
+    if folder is None:
+        raise CloisterError("name the folder to check, or set CLOISTER_SHARD_DIR")
+    data, path = read_description(folder), data_file(folder)
+    try:
+        rows = read_rows(path, data, out_of_bounds, settings.columns)
+    except InvalidRows as error:
+        _say(f"{path} does not fit {data.dataset}:", *(f"  {line}" for line in error.problems))
+        count = f"the first {PROBLEMS_SHOWN} problems" if error.more else "all problems"
+        raise CloisterError(f"{path} does not fit: {count} are listed above") from None
+    _say(*_report(path, data, rows))
+
+
+def _report(path: Path, data: DatasetSchema, rows: Rows) -> list[str]:
+    counts = np.bincount(rows.classes, minlength=len(data.classes))
+    shard = split(data, rows)
+    report = [
+        f"{path} fits {data.dataset}: {len(rows.classes)} rows, {data.n_features} features.",
+        *(f"  {label}: {count}" for label, count in zip(data.classes, counts, strict=True)),
+        f"Of these, {len(shard.train.classes)} rows are fitted, and models are measured on the "
+        f"other {len(shard.validation.classes)}.",
+    ]
+    if not counts.all():
+        report.append(
+            "Of the classes without a row this site teaches nothing: they keep what other sites "
+            "teach."
+        )
+    if len(data.classes) == 2 and not counts.all():
+        report.append(
+            "With a single one of two classes there is nothing to fit: this site only measures."
+        )
+    return report
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()

@@ -1,0 +1,393 @@
+"""Rows of a site in every format: what is read, and that the formats are equal."""
+
+import csv
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cloister_client import csv_rows
+from cloister_client.folder import data_file, read_rows
+from cloister_client.rows import Columns, Rows
+from cloister_client.shard import Shard, read_shard
+from cloister_client.training import fit, measure
+from cloister_shared.datasets import schema
+from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import estimator
+from cloister_shared.schema import DatasetSchema, Feature, Label
+from cloister_shared.weights import LinearWeights
+
+Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+NO_COLUMNS = Columns()
+
+
+def three(classes: tuple[Label, ...] = ("no", "yes"), *names: str) -> DatasetSchema:
+    return DatasetSchema(
+        dataset="three",
+        features=tuple(Feature(name=name, low=0, high=10) for name in names or ("a", "b", "c")),
+        classes=classes,
+    )
+
+
+ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+"""What most files in these tests hold; the labels are no, yes."""
+
+
+def read(path: Path, data: DatasetSchema | None = None, columns: Columns = NO_COLUMNS) -> Rows:
+    return read_rows(path, data or three(), "refuse", columns)
+
+
+def written(folder: Path, content: str | bytes) -> Path:
+    path = folder / "rows.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def parquet(folder: Path, **columns: Any) -> Path:
+    path = folder / "rows.parquet"
+    pa_parquet.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a,b,c,label\n1,2,3,no\n4,5,6,yes\n",
+        "a,b,c,label\n1,2,3,no\n4,5,6,yes",
+        "label,c,a,b\nno,3,1,2\nyes,6,4,5\n",
+        "\ufeffa,b,c,label\r\n1,2,3,no\r\n4,5,6,yes\r\n",
+        "a,b,c,label\r1,2,3,no\r4,5,6,yes",
+        '"a", b,c ,"label"\n" 1", 2 ,3.0, no\n\n+4,5e0,.6e1,"yes"\n\n',
+        "a;b;c;label\n1;2;3;no\n4;5;6;yes\n",
+        " a; b; c; label\n 1; 2; 3; no\n4 ; 5.0; 6.; yes\n",
+        "a\tb\tc\tlabel\n1\t2\t3\tno\n4\t5\t6\tyes\n",
+        "\n\r\na,b,c,label\n\n1,2,3,no\n4,5,6,yes\n",
+    ],
+)
+def test_a_csv_file_is_read_however_it_is_written(content: str, tmp_path: Path) -> None:
+    found = read(written(tmp_path, content))
+    np.testing.assert_array_equal(found.features, np.array(ROWS) / 10)
+    assert found.classes.tolist() == [0, 1]
+    assert found.features.dtype == np.float64
+
+
+def test_the_label_has_the_name_that_the_site_says(tmp_path: Path) -> None:
+    columns = Columns(label="diagnosis")
+    path = written(tmp_path, "a,b,c,diagnosis\n1,2,3,no\n4,5,6,yes\n")
+    assert read(path, columns=columns).classes.tolist() == [0, 1]
+    path = parquet(tmp_path, a=[1, 4], b=[2, 5], c=[3, 6], diagnosis=["no", "yes"])
+    assert read(path, columns=columns).classes.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("noted", ["x", '"two\nlines, and ""quoted"""', "\udcff"])
+def test_ignored_columns_are_not_read(noted: str, tmp_path: Path) -> None:
+    content = f"id,a,b,c,label,note\n77,1,2,3,no,{noted}\n78,4,5,6,yes,{noted}\n"
+    columns = Columns(ignored=frozenset({"id", "note", "absent"}))
+    path = written(tmp_path, content.encode(errors="surrogateescape"))
+    np.testing.assert_array_equal(read(path, columns=columns).features, np.array(ROWS) / 10)
+    path = parquet(tmp_path, id=[[7], None], a=[1, 4], b=[2, 5], c=[3, 6], label=["no", "yes"])
+    np.testing.assert_array_equal(read(path, columns=columns).features, np.array(ROWS) / 10)
+
+
+def test_a_name_with_spaces_around_it_or_a_separator_in_it_is_found(tmp_path: Path) -> None:
+    data = three((0, 1), " a", "b, c", "größe")
+    path = written(tmp_path, ' a,"b, c",größe,label\n1,2,3,0\n4,5,6,1\n')
+    np.testing.assert_array_equal(read(path, data).features, np.array(ROWS) / 10)
+    path = written(tmp_path, " a;b, c;größe;label\n1;2;3;0\n4;5;6;1\n")
+    np.testing.assert_array_equal(read(path, data).features, np.array(ROWS) / 10)
+
+
+CLASSES: tuple[tuple[tuple[Label, ...], list[str]], ...] = (
+    ((7, 8), ["7", " 7 ", "7.0", "7.", "8", "8.00"]),
+    (("7", "8"), ["7", " 7 ", "7.0", "7.", "8", "8.00"]),
+    ((0, 1), ["false", "False", "0", "0.0", "true", "1"]),
+    (("true", "false"), ["True", "true", "TRUE", "true", "FALSE", "false"]),
+    (("7.0", "7"), ["7.0", "7.0", "7.0", "7.0", "7", "7.00"]),
+)
+
+
+@pytest.mark.parametrize(("classes", "labels"), CLASSES)
+def test_a_label_in_a_csv_file_is_its_class_however_it_is_written(
+    classes: tuple[Label, ...], labels: list[str], tmp_path: Path
+) -> None:
+    lines = "".join(f"1,2,3,{label}\n" for label in labels)
+    found = read(written(tmp_path, f"a,b,c,label\n{lines}"), three(classes))
+    assert found.classes.tolist() == [0, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels"),
+    [
+        ((7, 8), pa.array([7, 8])),
+        ((7, 8), pa.array([7, 8], pa.uint8())),
+        ((7, 8), pa.array([7.0, 8.0])),
+        ((7, 8), pa.array([Decimal("7.00"), Decimal("8.00")])),
+        ((7, 8), pa.array(["7", "8.0"])),
+        ((0, 1), pa.array([False, True])),
+        (("no", "yes"), pa.array(["no", "yes"], pa.large_string())),
+        (("no", "yes"), pa.array(["no", "yes"]).dictionary_encode()),
+        (("False", "True"), pa.array([False, True])),
+    ],
+)
+def test_labels_in_a_parquet_file_can_be_of_many_types(
+    classes: tuple[Label, ...], labels: Any, tmp_path: Path
+) -> None:
+    path = parquet(tmp_path, a=[1, 4], b=[2, 5], c=[3, 6], label=labels)
+    assert read(path, three(classes)).classes.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "labels", [[7, 8], [7.0, 8.0], ["7", "8.0"], np.array([7, 8], dtype=np.uint8)]
+)
+def test_labels_in_an_npz_file_can_be_of_many_types(labels: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "shard.npz", X=np.array(ROWS, dtype=np.float32), y=labels)
+    found = read(tmp_path / "shard.npz", three((7, 8)))
+    assert found.classes.tolist() == [0, 1]
+    np.testing.assert_array_equal(found.features, np.array(ROWS) / 10)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, 0]),
+        pa.array([1, 0], pa.int8()),
+        pa.array([1, 0], pa.uint64()),
+        pa.array([1, 0], pa.float32()),
+        pa.array(np.array([1, 0], dtype=np.float16)),
+        pa.array([Decimal("1.0"), Decimal("0.0")]),
+        pa.array([True, False]),
+        pa.array([1.0, 0.0]).dictionary_encode(),
+    ],
+)
+def test_numbers_in_a_parquet_file_can_be_of_many_types(values: Any, tmp_path: Path) -> None:
+    path = parquet(tmp_path, a=values, b=[2, 5], c=[3, 6], label=["no", "yes"])
+    np.testing.assert_array_equal(read(path).features, [[0.1, 0.2, 0.3], [0, 0.5, 0.6]])
+
+
+def test_columns_with_points_in_their_names_are_found(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {"a": [1, 4], "a.b": [2, 5], "c": [3, 6], "label": ["no", "yes"]}
+    path = parquet(tmp_path, **columns)
+    data = three(("no", "yes"), "a", "a.b", "c")
+    np.testing.assert_array_equal(read(path, data).features, np.array(ROWS) / 10)
+
+
+names = st.lists(
+    st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8),
+    min_size=2,
+    max_size=6,
+    unique=True,
+)
+unit = st.floats(0, 1)
+Write = Callable[[Path, list[str], list[list[float]], list[str]], Path]
+
+
+def as_npz(folder: Path, header: list[str], rows: list[list[float]], labels: list[str]) -> Path:
+    np.savez(folder / "shard.npz", X=rows, y=labels)
+    return folder / "shard.npz"
+
+
+def as_csv(delimiter: str) -> Write:
+    def write(folder: Path, header: list[str], rows: list[list[float]], labels: list[str]) -> Path:
+        path = folder / "rows.csv"
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, delimiter=delimiter)
+            writer.writerow(header)
+            writer.writerows([*row, label] for row, label in zip(rows, labels, strict=True))
+        return path
+
+    return write
+
+
+def as_parquet(folder: Path, header: list[str], rows: list[list[float]], labels: list[str]) -> Path:
+    values = np.array(rows)
+    columns = dict(zip(header, values.T, strict=False)) | {header[-1]: labels}
+    return parquet(folder, **{name: pa.array(column) for name, column in columns.items()})
+
+
+@pytest.mark.parametrize(
+    "write", [as_csv(","), as_csv(";"), as_csv("\t"), as_parquet], ids=[",", ";", "tab", "parquet"]
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=names, classes=names, data=st.data())
+def test_every_format_gives_what_npz_gives(
+    write: Write, names: list[str], classes: list[str], data: st.DataObject, tmp_path: Path
+) -> None:
+    *features, label = names
+    description = DatasetSchema(
+        dataset="drawn",
+        features=tuple(Feature(name=name, low=0, high=1) for name in features),
+        classes=tuple(classes),
+    )
+    row = st.lists(unit, min_size=len(features), max_size=len(features))
+    rows = data.draw(st.lists(row, min_size=2, max_size=5))
+    labels = data.draw(st.lists(st.sampled_from(classes), min_size=len(rows), max_size=len(rows)))
+    expected = read(as_npz(tmp_path, names, rows, labels), description)
+    order = data.draw(st.permutations(range(len(features))))
+    shuffled = [features[i] for i in order], [[values[i] for i in order] for values in rows]
+    path = write(tmp_path, [*shuffled[0], label], shuffled[1], labels)
+    found = read(path, description, Columns(label=label))
+    np.testing.assert_array_equal(found.features, expected.features)
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_array_equal(found.features, np.array(rows))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary() | st.text(alphabet='ab,;"\n\r1 .+e-\ufeffé').map(str.encode))
+def test_any_csv_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
+    path = written(tmp_path, b"a,b,c,label\n1,2,3,no\n4,5,6,yes\n" + content)
+    try:
+        found = read(path)
+    except CloisterError:
+        return
+    assert len(found.classes) >= 2
+    assert np.isfinite(found.features).all()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_parquet_file_is_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
+    path = parquet(tmp_path, a=[1, 4], b=[2, 5], c=[3, 6], label=["no", "yes"])
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        found = read(path)
+    except CloisterError:
+        return
+    assert len(found.classes) >= 2
+
+
+def test_a_file_of_many_blocks_keeps_its_order(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    count = 300_000
+    values = generator.integers(0, 11, (count, 3))
+    labels = generator.integers(0, 2, count)
+    lines = [f"{a},{b},{c},{label}" for (a, b, c), label in zip(values, labels, strict=True)]
+    path = written(tmp_path, "a,b,c,label\n" + "\n".join(lines))
+    found = read(path, three((0, 1)))
+    np.testing.assert_array_equal(found.features, values / 10)
+    np.testing.assert_array_equal(found.classes, labels)
+    # A number that pyarrow does not take, at the end: all is read by lines.
+    lines[-1] = "+1,2,3,1"
+    again = read(written(tmp_path, "a,b,c,label\n" + "\n".join(lines)), three((0, 1)))
+    np.testing.assert_array_equal(again.features[:-1], found.features[:-1])
+    np.testing.assert_array_equal(again.features[-1], [0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(again.classes[:-1], found.classes[:-1])
+
+
+def test_no_line_of_a_cell_is_taken_for_a_row_wherever_the_file_is_cut(tmp_path: Path) -> None:
+    line = 'no,1,2,3,"{}\nyes,9,9,9,x"\n'
+    lines = [line.format("x" * (row % 40)) for row in range(120_000)]
+    path = written(tmp_path, "label,a,b,c,note\n" + "".join(lines))
+    found = read(path, columns=Columns(ignored=frozenset({"note"})))
+    assert found.classes.tolist() == [0] * len(lines)
+
+
+def test_a_well_formed_file_is_read_the_fast_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: object) -> None:
+        raise AssertionError("read by lines, several times as slow")
+
+    monkeypatch.setattr(csv_rows, "_read_with_lines", slow)
+    note = "x" * 100 + "\n" + "y" * 100
+    content = "\n\r\na;b;c;label;note\r\n" + f'1;2.5;3e0;no;"{note}"\r\n\r\n' * 10_000
+    ignored = Columns(ignored=frozenset({"note"}))
+    assert len(read(written(tmp_path, content), columns=ignored).classes) == 10_000
+    with pytest.raises(AssertionError):
+        read(written(tmp_path, content.replace("2.5", "2,5")), columns=ignored)
+
+
+@pytest.mark.parametrize("name", ["shard.npz", "rows.csv", "ROWS.CSV", "rows.parquet"])
+def test_the_one_file_of_rows_is_found(name: str, tmp_path: Path) -> None:
+    for other in (name, "schema.json", ".hidden.csv", "notes.txt", "old.csv.gz"):
+        (tmp_path / other).touch()
+    assert data_file(tmp_path) == tmp_path / name
+
+
+def test_none_or_several_files_of_rows_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(CloisterError, match=r"it holds nothing"):
+        data_file(tmp_path)
+    for name in ("schema.json", "other.npz", "rows.xlsx"):
+        (tmp_path / name).touch()
+    with pytest.raises(CloisterError, match=r"it holds other.npz, rows.xlsx, schema.json"):
+        data_file(tmp_path)
+    for name in ("b.parquet", "a.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(CloisterError, match=r"several files of rows, a.csv, b.parquet: leave one"):
+        data_file(tmp_path)
+    with pytest.raises(CloisterError, match=r"absent cannot be read \(No such file"):
+        data_file(tmp_path / "absent")
+
+
+PARAMETERS: dict[str, Any] = {"penalty": "l2", "C": 1.0, "max_iter": 20, "warm_start": True}
+
+
+def site_of(
+    folder: Path, data: DatasetSchema, features: np.ndarray[Any, Any], labels: Any
+) -> Shard:
+    """Write rows as CSV with the schema beside them, and read them as a site does."""
+    (folder / "schema.json").write_text(data.model_dump_json())
+    header = [*(feature.name for feature in data.features), "label"]
+    as_csv(";")(folder, header, features.tolist(), list(labels))
+    return read_shard(folder, "refuse")
+
+
+def fitted(shard: Shard) -> tuple[LinearWeights, LinearWeights]:
+    """Return what a site receives and what it makes of it."""
+    generator = np.random.default_rng(5)
+    received = LinearWeights(
+        generator.normal(size=(shard.data.n_outputs, shard.data.n_features)),
+        generator.normal(size=shard.data.n_outputs),
+    )
+    row = estimator("LogisticRegression")
+    result = fit(row, PARAMETERS, received, shard.train, shard.data)
+    result.check(shard.data)
+    return received, result
+
+
+@pytest.mark.parametrize("present", [(0, 3, 4, 9), (6, 7), (2,)])
+def test_a_site_that_lacks_classes_trains_on_those_it_has(
+    present: tuple[int, ...], digits_data: Data, tmp_path: Path
+) -> None:
+    features, labels = digits_data
+    kept = np.isin(labels, present)
+    shard = site_of(tmp_path, schema("digits"), features[kept], labels[kept])
+    assert set(np.concatenate([shard.train.classes, shard.validation.classes])) == set(present)
+    received, result = fitted(shard)
+    absent = np.setdiff1d(np.arange(10), present)
+    np.testing.assert_array_equal(result.coef[absent], received.coef[absent])
+    np.testing.assert_array_equal(result.intercept[absent], received.intercept[absent])
+    assert not np.isclose(result.intercept[list(present)], received.intercept[list(present)]).any()
+    before, after = measure(received, shard.validation), measure(result, shard.validation)
+    assert after.loss < before.loss
+
+
+@pytest.mark.parametrize("present", ["malignant", "benign"])
+def test_a_site_with_one_of_two_classes_keeps_what_it_received(
+    present: str, breast_cancer_data: Data, tmp_path: Path
+) -> None:
+    features, labels = breast_cancer_data
+    kept = labels == present
+    shard = site_of(tmp_path, schema("breast_cancer"), features[kept], labels[kept])
+    received, result = fitted(shard)
+    np.testing.assert_array_equal(result.coef, received.coef)
+    np.testing.assert_array_equal(result.intercept, received.intercept)
+    measured = measure(result, shard.validation)
+    assert measured.examples == len(shard.validation.classes)
+    assert np.isfinite(measured.loss)
+
+
+def test_a_site_of_two_rows_trains(digits_data: Data, tmp_path: Path) -> None:
+    shard = site_of(tmp_path, schema("digits"), digits_data[0][:2], digits_data[1][:2])
+    assert len(shard.train.classes) == len(shard.validation.classes) == 1
+    fitted(shard)
