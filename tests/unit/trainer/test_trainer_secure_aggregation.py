@@ -364,6 +364,20 @@ def test_a_sum_from_which_a_mask_does_not_come_off_is_noticed(five: LocalGrid) -
         secure.evaluate(some_weights())
 
 
+def moves_the_constant(values: dict[str, Any]) -> None:
+    tail = bytes_to_ndarray(values["masked_params"][-1])
+    tail[0] = (tail[0] - quantisation_range(5) // 50) % MODULUS
+    values["masked_params"] = [*values["masked_params"][:-1], ndarray_to_bytes(tail)]
+
+
+def test_a_sum_is_noticed_too_where_all_values_could_be(five: LocalGrid) -> None:
+    """Of few values under a mask, all may be within the range by chance."""
+    instead = with_answer(moves_the_constant)
+    five.sites[3] = At("collect_masked_vectors", five.sites[3], instead)
+    with pytest.raises(CloisterError, match="no mean of updates"):
+        collection(five).evaluate(some_weights())
+
+
 def test_wrong_shares_fail_with_the_stage(five: LocalGrid) -> None:
     def spoil(values: dict[str, Any]) -> None:
         values["shares"] = [share[:4] + bytes(len(share) - 4) for share in values["shares"]]

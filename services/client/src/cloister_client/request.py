@@ -74,10 +74,8 @@ def discreet(config: Mapping[str, Any]) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception:
         if reports(config):
             raise
         log.exception("this round is not answered; the trainer is not told why")
-        # Flower tells what an error came from as well.
-        error.__traceback__ = None
         raise CloisterError("the site could not answer; its own log says why") from None
