@@ -124,6 +124,8 @@ def privacy(options: argparse.Namespace) -> tuple[Table, list[Row]]:
             *(str(recipe.rounds), str(recipe.local_iterations)),
             *(f"{np.mean(found):.3f}", f"{np.std(found):.3f}"),
         )
+    if options.skip_plain:
+        return table, rows
     plain = Recipe()
     (found_plain,) = final_accuracies(federation, plain, [0])
     rows.append({"epsilon": None, "recipe": asdict(plain), "accuracies": [found_plain]})
@@ -244,6 +246,7 @@ def main() -> None:
     one.add_argument("--clipping-norm", type=float, nargs="+", default=[0.5])
     one.add_argument("--seeds", type=int, default=3, help="draws of the noise")
     one.add_argument("--first-seed", type=int, default=100)
+    one.add_argument("--skip-plain", action="store_true", help="not the default training too")
 
     two = studies.add_parser("dirichlet", help=dirichlet.__doc__)
     two.set_defaults(run=dirichlet, name="dirichlet-{strategy}-{local_iterations}")
