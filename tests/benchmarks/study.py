@@ -34,6 +34,9 @@ fitted all of their rows; sites now keep a tenth for validation."""
 CHECK_TOLERANCE = 0.001
 """Ten of the held-out digits: what a tenth fewer rows may change."""
 
+AGGREGATED = [row.name for row in STRATEGIES.values() if not row.needs_proximal_term]
+"""Strategies that the product does not refuse."""
+
 DELTA = 1e-5
 BUDGETS = (1, 2, 4, 8, 16, 32, 64)
 """Epsilons of the trade-off."""
@@ -124,6 +127,8 @@ def privacy(options: argparse.Namespace) -> tuple[Table, list[Row]]:
             *(str(recipe.rounds), str(recipe.local_iterations)),
             *(f"{np.mean(found):.3f}", f"{np.std(found):.3f}"),
         )
+    if options.skip_plain:
+        return table, rows
     plain = Recipe()
     (found_plain,) = final_accuracies(federation, plain, [0])
     rows.append({"epsilon": None, "recipe": asdict(plain), "accuracies": [found_plain]})
@@ -204,13 +209,11 @@ def poisoning(options: argparse.Namespace) -> tuple[Table, list[Row]]:
         *("strategy", *attacks),
         title=f"{options.dataset}, {POISON_SITES} sites, one of them poisoned: accuracy",
     )
-    for row in STRATEGIES.values():
-        if row.needs_proximal_term:
-            continue
+    for strategy in AGGREGATED:
         recipe = replace(
             POISON_RECIPE,
-            strategy=row.name,
-            strategy_parameters=POISON_PARAMETERS.get(row.name, {}),
+            strategy=strategy,
+            strategy_parameters=POISON_PARAMETERS.get(strategy, {}),
         )
         found = {}
         for attack, poison in attacks.items():
@@ -218,7 +221,7 @@ def poisoning(options: argparse.Namespace) -> tuple[Table, list[Row]]:
             *_, weights = sites.rounds(recipe, poison=poison())
             found[attack] = sites.accuracy(weights)
         rows.append({"recipe": asdict(recipe), "accuracies": found})
-        table.add_row(row.name, *(f"{value:.3f}" for value in found.values()))
+        table.add_row(strategy, *(f"{value:.3f}" for value in found.values()))
     return table, rows
 
 
@@ -244,11 +247,12 @@ def main() -> None:
     one.add_argument("--clipping-norm", type=float, nargs="+", default=[0.5])
     one.add_argument("--seeds", type=int, default=3, help="draws of the noise")
     one.add_argument("--first-seed", type=int, default=100)
+    one.add_argument("--skip-plain", action="store_true", help="not the default training too")
 
     two = studies.add_parser("dirichlet", help=dirichlet.__doc__)
     two.set_defaults(run=dirichlet, name="dirichlet-{strategy}-{local_iterations}")
     two.add_argument("--deals", type=int, nargs="+", default=[0, 1, 2], help="seeds of the dealer")
-    two.add_argument("--strategy", choices=STRATEGIES, default="FedAdam")
+    two.add_argument("--strategy", choices=AGGREGATED, default="FedAdam")
     two.add_argument("--parameters", type=json.loads, help="of the strategy, as JSON")
     two.add_argument("--local-iterations", type=int, default=3)
     two.add_argument("--regularisation", type=float, default=1.0)
