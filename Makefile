@@ -48,8 +48,8 @@ check: setup ## Formatter, linters and strict types
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
 	set -e; for folder in $(TESTS); do $(BIN)/mypy $$folder*.py; done
-	$(BIN)/yamllint --strict compose.yaml .pre-commit-config.yaml
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml .pre-commit-config.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/site.compose.yaml
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run
 
