@@ -46,7 +46,7 @@ def render(settings: Settings) -> str:
     """Return the configuration."""
     template = Template((files("cloister_fleet") / FILE).read_text())
     json_lines = settings.log_format == "json"
-    values = settings.model_dump(exclude={"superlink", "enrolment"}) | {
+    values = settings.model_dump() | {
         "certificates": _certificates(settings),
         "threads": min(worker_threads(), THREADS_LIMIT),
         "buffer_bytes": HELD_BYTES + HEADER_BYTES,
