@@ -227,6 +227,12 @@ def test_a_request_that_is_refused_is_told_apart_from_a_run_that_is_over(
         node.push(reply, 1.0)
 
 
+def test_a_node_that_may_not_ask_for_messages_hears_why(node: Fleet, link: SuperLink) -> None:
+    link.answers["pull-messages"] = [(403, b"")]
+    with pytest.raises(FailedRequestError, match="403 Forbidden"):
+        node.pull()
+
+
 def test_a_heartbeat_that_is_not_known_ends_the_node(
     serve: Serve, link: SuperLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:

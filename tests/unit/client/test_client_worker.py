@@ -1,5 +1,6 @@
 """Work in a child of a warm process: whatever happens to it stays with it."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -38,6 +39,10 @@ def work(job: list[bytes]) -> list[bytes]:
         case b"sleep":
             Path(rest[0].decode()).write_text(str(os.getpid()))
             time.sleep(LONG)
+        case b"hold":
+            # No other thread of this process runs meanwhile: it cannot notice anything itself.
+            Path(rest[0].decode()).write_text(str(os.getpid()))
+            ctypes.PyDLL(None).sleep(int(LONG))
         case b"raise":
             raise SystemExit(0)
     raise ValueError(what)
@@ -135,17 +140,20 @@ from cloister_client.worker import Worker
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 with Worker(test_client_worker.work) as worker:
     print(*(pid.decode() for pid in worker.run([b"pids"], 60)), flush=True)
-    worker.run([b"sleep", sys.argv[1].encode()], 60)
+    worker.run([sys.argv[2].encode(), sys.argv[1].encode()], 60)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("how", "work"),
+    [(signal.SIGKILL, "sleep"), (signal.SIGTERM, "sleep"), (signal.SIGTERM, "hold")],
+)
 def test_children_and_warm_process_end_with_their_owner(
-    tmp_path: Path, how: signal.Signals
+    tmp_path: Path, how: signal.Signals, work: str
 ) -> None:
     marker = tmp_path / "pid"
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(marker)],
+        [sys.executable, "-c", OWNER, str(marker), work],
         cwd=Path(__file__).parent,
         stdout=subprocess.PIPE,
         text=True,

@@ -208,7 +208,11 @@ class Fleet:
             RefusedError: the SuperLink does not know the node any more.
             FailedRequestError: it refuses for another reason.
         """
-        pulled = self._call(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        try:
+            pulled = self._call(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        except RunOverError as error:
+            # There is no run in the question.
+            raise FailedRequestError(str(error)) from None
         if not pulled.messages_list:
             return None
         return Pulled(message_from_proto(pulled.messages_list[0]), pulled.message_object_trees[0])
