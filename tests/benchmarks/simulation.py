@@ -119,6 +119,7 @@ class Federation:
                 partition=partition,
                 seed=seed,
                 dirichlet_alpha=alpha,
+                held_out_fraction=0.2,
                 mnist_path=Path(os.environ["MNIST_PATH"]) if "MNIST_PATH" in os.environ else None,
                 shards_dir=folder / "shards",
                 held_out_dir=folder / "held-out",
