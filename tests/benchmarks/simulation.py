@@ -119,6 +119,7 @@ class Federation:
                 partition=partition,
                 seed=seed,
                 dirichlet_alpha=alpha,
+                held_out_fraction=0.2,
                 mnist_path=Path(os.environ["MNIST_PATH"]) if "MNIST_PATH" in os.environ else None,
                 shards_dir=folder / "shards",
                 held_out_dir=folder / "held-out",
@@ -182,17 +183,17 @@ class Federation:
         return fitted
 
 
-def epsilon(noise_multiplier: float, rounds: int, sites: int, delta: float) -> float:
-    """Return what so many rounds spend, with every site in every round."""
+def epsilon(noise_multiplier: float, rounds: int, delta: float) -> float:
+    """Return what so many rounds spend, with every site in every round: however many there are."""
     accountant = RdpAccountant(
         PrivacyConfig(
             target_delta=delta,
-            population_size=sites,
+            population_size=1,
             neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
             sampling_method=SamplingMethod.NO_AMPLIFICATION,
         )
     )
-    accountant.compose(GaussianPrivacyEvent(noise_multiplier, sites, sites), rounds)
+    accountant.compose(GaussianPrivacyEvent(noise_multiplier, 1, 1), rounds)
     return accountant.get_epsilon(delta)
 
 

@@ -58,14 +58,12 @@ GARBAGE_DEVIATION = 10.0
 BOOST = 10.0
 
 
-def noise_multiplier(budget: float, rounds: int, sites: int) -> float:
+def noise_multiplier(budget: float, rounds: int) -> float:
     """Return the least noise, in hundredths, by which so many rounds stay within an epsilon."""
     low, high = 0.01, 100.0
     while high - low > 1e-4:
         middle = math.sqrt(low * high)
-        low, high = (
-            (low, middle) if epsilon(middle, rounds, sites, DELTA) <= budget else (middle, high)
-        )
+        low, high = (low, middle) if epsilon(middle, rounds, DELTA) <= budget else (middle, high)
     return math.ceil(100 * high) / 100
 
 
@@ -83,6 +81,17 @@ def check(_: argparse.Namespace) -> tuple[Table, list[Row]]:
     worst = max(abs(row["deployed"] - row["simulated"]) for row in rows)
     if worst > CHECK_TOLERANCE:
         raise SystemExit(f"simulation and deployment differ by {worst:.4f}")
+    return table, rows
+
+
+def noise(_: argparse.Namespace) -> tuple[Table, list[Row]]:
+    """Show the noise multiplier that keeps so many rounds within an epsilon."""
+    rows: list[Row] = []
+    table = Table("rounds", *(f"epsilon {budget:g}" for budget in (0.5, *BUDGETS)))
+    for rounds in (1, 3, 5, 10, 20):
+        needed = {budget: noise_multiplier(budget, rounds) for budget in (0.5, *BUDGETS)}
+        rows.append({"rounds": rounds, "delta": DELTA, "noise_multipliers": needed})
+        table.add_row(str(rounds), *(f"{value:.2f}" for value in needed.values()))
     return table, rows
 
 
@@ -107,20 +116,20 @@ def privacy(options: argparse.Namespace) -> tuple[Table, list[Row]]:
     for budget in options.budgets:
         tried = []
         for rounds in options.rounds:
-            noise = noise_multiplier(budget, rounds, options.sites)
+            multiplier = noise_multiplier(budget, rounds)
             for iterations in options.local_iterations:
                 for norm in options.clipping_norm:
                     recipe = Recipe(
                         rounds=rounds,
                         local_iterations=iterations,
                         clipping_norm=norm,
-                        noise_multiplier=noise,
+                        noise_multiplier=multiplier,
                     )
                     seeds = range(options.first_seed, options.first_seed + options.seeds)
                     found = list(final_accuracies(federation, recipe, seeds))
                     tried.append((recipe, found))
         recipe, found = max(tried, key=lambda one: float(np.mean(one[1])))
-        spent = epsilon(recipe.noise_multiplier, recipe.rounds, options.sites, DELTA)
+        spent = epsilon(recipe.noise_multiplier, recipe.rounds, DELTA)
         rows.append({"epsilon": spent, "recipe": asdict(recipe), "accuracies": found})
         table.add_row(
             *(f"{spent:.2f}", f"{recipe.noise_multiplier:.2f}", f"{recipe.clipping_norm:g}"),
@@ -232,6 +241,8 @@ def main() -> None:
     datasets: tuple[DatasetName, ...] = ("digits", "mnist")
 
     studies.add_parser("check", help=check.__doc__).set_defaults(run=check, name="check")
+
+    studies.add_parser("noise", help=noise.__doc__).set_defaults(run=noise, name="noise")
 
     one = studies.add_parser(
         "privacy",
