@@ -27,8 +27,8 @@ from flwr.supercore.privacy_accounting import (
 from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 from flwr.supercore.task_identity import TaskIdentity
 
-from cloister_client.shard import Sample, Shard, read_shard
-from cloister_client.training import fit
+from cloister_client.data.shard import Sample, Shard, read_shard
+from cloister_client.training.fitting import fit
 from cloister_dealer.deal import deal
 from cloister_dealer.settings import Settings as DealerSettings
 from cloister_shared import flower

@@ -11,9 +11,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.supercore.task_identity import TaskIdentity
 
 from cloister_client.app import app
-from cloister_client.shard import read_shard
+from cloister_client.data.shard import read_shard
 from cloister_client.site import REQUIRE_SECURE_AGGREGATION, SHARD_DIR
-from cloister_client.training import fit, l2_norm, measure
+from cloister_client.training.fitting import fit, l2_norm, measure
 from cloister_shared import flower
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError

@@ -11,7 +11,7 @@ from flwr.cli.build import build_fab_from_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister_client.bundle import ForeignBundleError, check_bundle, check_digest, own_bundle
+from cloister_client.node.bundle import ForeignBundleError, check_bundle, check_digest, own_bundle
 from cloister_shared.flower import BUNDLE, CLIENT_APP
 
 HOSTILE = BUNDLE.replace(CLIENT_APP, "os:system")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister_client.check import check_folder, command
+from cloister_client.data.check import check_folder, command
 from cloister_client.settings import Settings
 from cloister_shared.errors import CloisterError
 from cloister_shared.schema import DatasetSchema, Feature

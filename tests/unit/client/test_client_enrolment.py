@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cloister_client import enrolment as module
-from cloister_client.enrolment import Enrolment
-from cloister_client.node_key import NodeKey, ensure_node_key
+from cloister_client.joining import enrolment as module
+from cloister_client.joining.enrolment import Enrolment
+from cloister_client.joining.node_key import NodeKey, ensure_node_key
 
 WAIT = 60.0
 ACCEPTED = httpx.Response(201, json={"node_id": "7"})

@@ -26,10 +26,10 @@ from flwr.proto.run_pb2 import GetRunResponse
 from flwr.proto.run_pb2 import Run as RunProto
 from flwr.supercore.task_identity import TaskIdentity
 
-from cloister_client import fleet
-from cloister_client.connection import Connection
-from cloister_client.envelope import Envelope, seal
-from cloister_client.fleet import FailedRequestError, Fleet, Pulled, RefusedError, RunOverError
+from cloister_client.joining.connection import Connection
+from cloister_client.node import fleet
+from cloister_client.node.envelope import Envelope, seal
+from cloister_client.node.fleet import FailedRequestError, Fleet, Pulled, RefusedError, RunOverError
 from cloister_shared.errors import CloisterError
 
 Answer = tuple[int, bytes]

@@ -13,13 +13,13 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from cloister_client import app as client_app
-from cloister_client.bundle import own_bundle
-from cloister_client.clientapp import ClientApp, work_of
-from cloister_client.envelope import Envelope, open_, seal
-from cloister_client.fleet import FailedRequestError, Fleet, Pulled, RunOverError
-from cloister_client.inbox import Inbox
+from cloister_client.node.bundle import own_bundle
+from cloister_client.node.clientapp import ClientApp, work_of
+from cloister_client.node.envelope import Envelope, open_, seal
+from cloister_client.node.fleet import FailedRequestError, Fleet, Pulled, RunOverError
+from cloister_client.node.inbox import Inbox
+from cloister_client.node.worker import Worker, WorkerGoneError, WorkFailedError
 from cloister_client.site import SHARD_DIR, NodeConfig
-from cloister_client.worker import Worker, WorkerGoneError, WorkFailedError
 from cloister_shared import flower
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_client import lease as lease_module
+from cloister_client.data.shard import read_shard
 from cloister_client.lease import LeasedShard, client_id, leased_shard
-from cloister_client.shard import read_shard
 from cloister_dealer.app import create_app
 from cloister_dealer.deal import Deal
 from cloister_dealer.leases import LeaseBook

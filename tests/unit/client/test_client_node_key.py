@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from cloister_client.node_key import ensure_node_key
+from cloister_client.joining.node_key import ensure_node_key
 from cloister_enrolment.public_key import read_public_key
 from cloister_shared.errors import CloisterError
 

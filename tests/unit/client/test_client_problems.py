@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from cloister_client.folder import read_rows
-from cloister_client.rows import Columns, InvalidRows
+from cloister_client.data.folder import read_rows
+from cloister_client.data.rows import Columns, InvalidRows
 from cloister_shared.errors import CloisterError
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema, Feature

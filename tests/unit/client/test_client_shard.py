@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloister_client.shard import Sample, Shard, read_shard
+from cloister_client.data.shard import Sample, Shard, read_shard
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloister_client import supernode
-from cloister_client.connection import Connection
+from cloister_client.joining.connection import Connection
+from cloister_client.node import supernode
+from cloister_client.node.supernode import keep_running
 from cloister_client.site import Site
-from cloister_client.supernode import keep_running
 
 WAIT = 60.0
 CONNECTION = Connection("sl:8000")

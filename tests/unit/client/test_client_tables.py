@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloister_client import csv_rows
-from cloister_client.folder import data_file, read_rows
-from cloister_client.rows import Columns, Rows
-from cloister_client.shard import Shard, read_shard
-from cloister_client.training import fit, measure
+from cloister_client.data import csv_rows
+from cloister_client.data.folder import data_file, read_rows
+from cloister_client.data.rows import Columns, Rows
+from cloister_client.data.shard import Shard, read_shard
+from cloister_client.training.fitting import fit, measure
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import estimator

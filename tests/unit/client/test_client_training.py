@@ -8,8 +8,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from cloister_client.shard import Sample, Shard
-from cloister_client.training import Task, fit, l2_norm, measure, train
+from cloister_client.data.shard import Sample, Shard
+from cloister_client.training.fitting import Task, fit, l2_norm, measure, train
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.estimators import estimator
 from cloister_shared.scaling import to_unit

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister_client.worker import Worker, WorkerGoneError, WorkFailedError, join, split
+from cloister_client.node.worker import Worker, WorkerGoneError, WorkFailedError, join, split
 
 LONG = 60.0
 memory: list[bytes] = []
@@ -136,7 +136,7 @@ def test_without_its_warm_process_it_says_so(worker: Worker) -> None:
 
 OWNER = """
 import signal, sys, test_client_worker
-from cloister_client.worker import Worker
+from cloister_client.node.worker import Worker
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 with Worker(test_client_worker.work) as worker:
     print(*(pid.decode() for pid in worker.run([b"pids"], 60)), flush=True)

@@ -155,7 +155,7 @@ def test_what_the_superlink_refuses_is_not_repeated() -> None:
 
 def test_messages_that_are_too_large_fail_with_the_reason() -> None:
     grid = Timed(1.0, 1.0)
-    grid.push_messages = lambda _: []  # type: ignore[method-assign]
+    grid.push_messages = lambda _: []  # type: ignore[assignment, method-assign]
     with pytest.raises(CloisterError, match="2 messages at once: too large"):
         grid.exchange()
 

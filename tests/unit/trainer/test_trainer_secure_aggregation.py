@@ -26,10 +26,10 @@ from flwr.common.secure_aggregation.quantization import dequantize, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister_client.request import task_of
-from cloister_client.secure_rules import secure_rules
-from cloister_client.shard import read_shard
-from cloister_client.training import Trained, train
+from cloister_client.data.shard import read_shard
+from cloister_client.training.fitting import Trained, train
+from cloister_client.training.request import task_of
+from cloister_client.training.secure_rules import secure_rules
 from cloister_dealer.settings import Settings as DealerSettings
 from cloister_shared import flower
 from cloister_shared.datasets import DatasetName, schema

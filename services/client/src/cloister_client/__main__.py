@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from cloister_client.check import command
-from cloister_client.connection import Connection
-from cloister_client.enrolment import Enrolment
+from cloister_client.data.check import command
+from cloister_client.joining.connection import Connection
+from cloister_client.joining.enrolment import Enrolment
+from cloister_client.joining.node_key import ensure_node_key
 from cloister_client.lease import leased_shard
-from cloister_client.node_key import ensure_node_key
+from cloister_client.node.supernode import keep_running
 from cloister_client.settings import Settings
 from cloister_client.site import Site
-from cloister_client.supernode import keep_running
 from cloister_shared.errors import CloisterError
 from cloister_shared.joining import SiteName
 from cloister_shared.service import run_service

@@ -4,16 +4,16 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from cloister_client import secure
-from cloister_client.request import (
+from cloister_client.site import Site
+from cloister_client.training import secure
+from cloister_client.training.fitting import Metrics, measure
+from cloister_client.training.fitting import train as train_locally
+from cloister_client.training.request import (
     discreet,
     read_inputs,
     reports,
     task_of,
 )
-from cloister_client.site import Site
-from cloister_client.training import Metrics, measure
-from cloister_client.training import train as train_locally
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.weights import LinearWeights

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from cloister_client.rows import Columns
+from cloister_client.data.rows import Columns
 from cloister_shared.joining import SiteName
 from cloister_shared.service import ServiceSettings
 

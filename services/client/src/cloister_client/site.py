@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cloister_client.rows import Columns
+from cloister_client.data.rows import Columns
 
 NodeConfig = dict[str, bool | float | int | str]
 """Flower's form of it."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cloister_client.folder import data_file, read_description, read_rows
-from cloister_client.rows import Columns, Rows, block_rows
+from cloister_client.data.folder import data_file, read_description, read_rows
+from cloister_client.data.rows import Columns, Rows, block_rows
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloister_client.npz_rows import read_npz
-from cloister_client.rows import Columns, Rows
+from cloister_client.data.npz_rows import read_npz
+from cloister_client.data.rows import Columns, Rows
 from cloister_shared.errors import CloisterError
 from cloister_shared.samples import SCHEMA, SHARD
 from cloister_shared.scaling import OutOfBounds
@@ -58,11 +58,11 @@ def read_rows(
     with _readable(path):
         # pyarrow is large, and needed by sites alone that have such a file.
         if _suffix(path.name) == CSV:
-            from cloister_client.csv_rows import read_csv  # noqa: PLC0415
+            from cloister_client.data.csv_rows import read_csv  # noqa: PLC0415
 
             return read_csv(path, data, out_of_bounds, columns)
         if _suffix(path.name) == PARQUET:
-            from cloister_client.parquet_rows import read_parquet  # noqa: PLC0415
+            from cloister_client.data.parquet_rows import read_parquet  # noqa: PLC0415
 
             return read_parquet(path, data, out_of_bounds, columns)
         return read_npz(path, data, out_of_bounds)

@@ -8,7 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pa_compute
 import pyarrow.parquet as pa_parquet
 
-from cloister_client.rows import Columns, InvalidRows, RowChecker, Rows, block_rows, find_columns
+from cloister_client.data.rows import (
+    Columns,
+    InvalidRows,
+    RowChecker,
+    Rows,
+    block_rows,
+    find_columns,
+)
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema
 

@@ -51,8 +51,8 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from pydantic import BaseModel, ValidationError
 
-from cloister_client.connection import Connection
-from cloister_client.envelope import Envelope
+from cloister_client.joining.connection import Connection
+from cloister_client.node.envelope import Envelope
 from cloister_shared.errors import CloisterError
 
 REQUEST_SECONDS = 30.0

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from cloister_client.rows import (
+from cloister_client.data.rows import (
     PROBLEMS_SHOWN,
     Columns,
     InvalidRows,

@@ -14,9 +14,9 @@ from flwr.clientapp import ClientApp
 from flwr.common import Scalar
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 
-from cloister_client.request import discreet, read_inputs, reports, task_of
-from cloister_client.secure_rules import limits_of, secure_rules
-from cloister_client.training import measure, train
+from cloister_client.training.fitting import measure, train
+from cloister_client.training.request import discreet, read_inputs, reports, task_of
+from cloister_client.training.secure_rules import limits_of, secure_rules
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.secure_aggregation import pack_tail, strengthen

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from cloister_client.connection import Connection
+from cloister_client.joining.connection import Connection
 from cloister_client.site import Site
 from cloister_shared.flower import flower_environment
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-from cloister_client.shard import Shard, read_shard
+from cloister_client.data.shard import Shard, read_shard
 from cloister_client.site import Site
-from cloister_client.training import Task
+from cloister_client.training.fitting import Task
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator

@@ -14,9 +14,9 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 from pydantic import BaseModel
 
-from cloister_client.envelope import Envelope, open_, seal
+from cloister_client.node.envelope import Envelope, open_, seal
+from cloister_client.node.worker import Work
 from cloister_client.site import NodeConfig
-from cloister_client.worker import Work
 from cloister_shared.errors import CloisterError
 
 ClientApp = Callable[[Message, Context], Message]

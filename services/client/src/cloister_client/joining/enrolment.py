@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 from pydantic import ValidationError
 
-from cloister_client.node_key import NodeKey
+from cloister_client.joining.node_key import NodeKey
 from cloister_shared.files import write_atomically
 from cloister_shared.joining import ENROL_PATH, Enrolled, EnrolmentRequest, Refused
 

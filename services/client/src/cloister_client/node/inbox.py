@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
-from cloister_client.bundle import ForeignBundleError, check_bundle, check_digest
-from cloister_client.clientapp import (
+from cloister_client.node.bundle import ForeignBundleError, check_bundle, check_digest
+from cloister_client.node.clientapp import (
     NO_STATE,
     AppFailedError,
     State,
@@ -18,10 +18,10 @@ from cloister_client.clientapp import (
     from_result,
     to_job,
 )
-from cloister_client.envelope import Envelope, seal
-from cloister_client.fleet import FailedRequestError, Fleet, Pulled, RunOverError
+from cloister_client.node.envelope import Envelope, seal
+from cloister_client.node.fleet import FailedRequestError, Fleet, Pulled, RunOverError
+from cloister_client.node.worker import Worker, WorkerGoneError, WorkFailedError
 from cloister_client.site import NodeConfig
-from cloister_client.worker import Worker, WorkerGoneError, WorkFailedError
 
 RUNS_KEPT = 4
 """Runs of which the state is kept: more are not at work at the same time."""

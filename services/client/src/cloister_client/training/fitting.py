@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, log_loss
 
-from cloister_client.shard import Sample, Shard
+from cloister_client.data.shard import Sample, Shard
 from cloister_shared.classification import class_indices, probabilities
 from cloister_shared.estimators import Estimator
 from cloister_shared.schema import DatasetSchema

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from cloister_client.app import app
-from cloister_client.clientapp import work_of
-from cloister_client.connection import Connection
-from cloister_client.fleet import FailedRequestError, Fleet
-from cloister_client.inbox import Inbox
-from cloister_client.worker import Worker, WorkerGoneError
+from cloister_client.joining.connection import Connection
+from cloister_client.node.clientapp import work_of
+from cloister_client.node.fleet import FailedRequestError, Fleet
+from cloister_client.node.inbox import Inbox
+from cloister_client.node.worker import Worker, WorkerGoneError
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import ESTIMATORS
 from cloister_shared.service import ServiceSettings, run_service

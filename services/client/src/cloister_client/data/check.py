@@ -8,10 +8,10 @@ from typing import get_args
 
 import numpy as np
 
-from cloister_client.folder import data_file, read_description, read_rows
-from cloister_client.rows import PROBLEMS_SHOWN, InvalidRows, Rows
+from cloister_client.data.folder import data_file, read_description, read_rows
+from cloister_client.data.rows import PROBLEMS_SHOWN, InvalidRows, Rows
+from cloister_client.data.shard import split
 from cloister_client.settings import Settings
-from cloister_client.shard import split
 from cloister_shared.errors import CloisterError
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloister_client.rows import InvalidRows, RowChecker, Rows, block_rows
+from cloister_client.data.rows import InvalidRows, RowChecker, Rows, block_rows
 from cloister_shared.npz import read_labelled
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema

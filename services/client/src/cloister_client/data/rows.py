@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cloister_client.labels import UNKNOWN, LabelPositions
+from cloister_client.data.labels import UNKNOWN, LabelPositions
 from cloister_shared.errors import CloisterError
 from cloister_shared.scaling import OutOfBounds, misfits, to_unit
 from cloister_shared.schema import DatasetSchema

@@ -1,0 +1,1 @@
+"""A site's rows: found, read, checked against the schema, and split."""

@@ -1,0 +1,1 @@
+"""The site's SuperNode: messages from the SuperLink, each worked on in a process of its own."""
