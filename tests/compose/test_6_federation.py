@@ -5,6 +5,7 @@ import re
 import ssl
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -16,8 +17,6 @@ from stack import FEDERATION_PORT, PROJECT, Stack, reachable
 
 from cloister_shared.datasets import schema
 
-ADDRESS = "172.17.0.1"
-"""Of this machine, as containers of any network reach it: Docker's default."""
 CLIENTS = 3
 VOLUMES = [
     *("ca", "trust", "control", "join", "enrolment"),
@@ -89,6 +88,20 @@ with FleetHttpClient.from_server_address(
 """
 
 
+@cache
+def address() -> str:
+    """Of this machine, as containers of any network reach it."""
+    return subprocess.run(
+        [
+            *("docker", "network", "inspect", "bridge"),
+            *("--format", "{{(index .IPAM.Config 0).Gateway}}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _federation(stack: Stack) -> None:
     # Nothing of another module's: neither its volumes nor what it revoked.
@@ -102,8 +115,8 @@ def settings(stack: Stack, **more: object) -> None:
     stack.settings(
         clients=CLIENTS,
         rounds=2,
-        federation_host=ADDRESS,
-        federation_names=f"{ADDRESS},sites.example",
+        federation_host=address(),
+        federation_names=f"{address()},sites.example",
         **more,
     )
 
@@ -370,7 +383,7 @@ def test_a_certificate_of_ones_own_takes_the_place_of_that_which_sites_elsewhere
     assert changed == {"fleet-tls/tls.pem", "trust/ca.crt"}
     # Who knows the own CA alone reaches it, and the sites of this machine still do as before.
     trust = ssl.create_default_context(cafile=str(certificate))
-    url = f"https://{ADDRESS}:{FEDERATION_PORT}/enrolment/health"
+    url = f"https://{address()}:{FEDERATION_PORT}/enrolment/health"
     stack.until(lambda: answers(url, trust), "an answer under the own certificate")
     assert json.loads(in_client(stack, SPEAK))["fleet to sites"] == "TLSv1.3"
 
@@ -379,7 +392,7 @@ def test_a_certificate_of_ones_own_takes_the_place_of_that_which_sites_elsewhere
 def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate of one's own, its own CA, and its key."""
     folder = reachable(tmp_path_factory.mktemp("own"))
-    return self_signed(folder, "own", f"IP:{ADDRESS}", "DNS:sites.example")
+    return self_signed(folder, "own", f"IP:{address()}", "DNS:sites.example")
 
 
 def answers(url: str, trust: ssl.SSLContext) -> bool:
@@ -409,7 +422,7 @@ def elsewhere(
 
     site = Stack("cloister-test-site", "docker/site.compose.yaml")
     site.settings(
-        superlink=f"{ADDRESS}:{FEDERATION_PORT}",
+        superlink=f"{address()}:{FEDERATION_PORT}",
         site_name="hospital-a",
         site_folder=rows,
         site_ca=own[0],
@@ -430,10 +443,10 @@ def test_a_site_elsewhere_trains_with_the_others(stack: Stack, elsewhere: Stack)
     assert "cloister-test-site_outside" not in networks(stack.compose("ps", "--quiet").split())
     # It reaches the published port and nothing behind it.
     places = [(ip, 8000) for ip in addresses(stack, "server")]
-    places.append((ADDRESS, FEDERATION_PORT))
+    places.append((address(), FEDERATION_PORT))
     reached = json.loads(elsewhere.execute(container, "python", "-c", REACH, json.dumps(places)))
     assert [place for place, how in reached.items() if how == "reached"] == [
-        f"{ADDRESS}:{FEDERATION_PORT}"
+        f"{address()}:{FEDERATION_PORT}"
     ]
 
     stack.compose("up", "--detach", "--no-deps", "trainer")
