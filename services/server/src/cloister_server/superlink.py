@@ -1,5 +1,6 @@
 """The SuperLink: its command line, and a database that waits rather than fails."""
 
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from cloister_shared.flower import flower_environment
 BUSY_SECONDS = 120
 """How long a write waits for another. Flower's own 5 seconds are less than a slow disk may take to
 sync, and then the SuperLink answers 500 and the run fails."""
+UPLOAD_SECONDS = 60
+"""How long the SuperLink waits for the next piece of a reply, of 5 MiB at most, before it takes the
+site for lost; the trainer waits as long. Flower's own are 180."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,26 @@ def run_superlink(options: list[str]) -> None:
     """Be the SuperLink until it is stopped; it handles signals itself."""
     os.environ.update(flower_environment())
     wait_for_locks()
+    # Its lines would tell of modules of its own.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     # Flower reads its environment when it is imported.
+    from flwr.supercore.corestate import sql_corestate  # noqa: PLC0415
     from flwr.superlink.cli import flower_superlink  # noqa: PLC0415
 
+    sql_corestate.OBJECT_PUSH_SESSION_TTL_SECONDS = UPLOAD_SECONDS  # type: ignore[attr-defined]
+    write_once("flwr")
     sys.argv = ["flower-superlink", *options]
     flower_superlink()
+
+
+def write_once(logger: str) -> None:
+    """Let this process's handler alone write a library's lines, from INFO on.
+
+    Flower has one of its own, and tells of every request at DEBUG.
+    """
+    found = logging.getLogger(logger)
+    found.handlers.clear()
+    found.setLevel(logging.INFO)
 
 
 def wait_for_locks() -> None:
