@@ -343,19 +343,12 @@ def test_without_a_token_of_this_federation_nobody_enrols_and_its_log_says_why(
     token.write_text("cloister_join_" + "0" * 64)
     token.chmod(0o644)
     before = register(stack)
-    site = stack.start(
-        "run", "--rm", "--no-deps", f"--volume={token}:/join/join.token:ro", "client"
-    )
+    mount = f"--volume={token}:/join/join.token:ro"
+    site = stack.compose("run", "--detach", "--no-deps", mount, "client").strip()
     try:
-        assert site.stdout is not None
-        for line in site.stdout:
-            if "this join token is not known here" in line:
-                break
-        else:
-            pytest.fail("its log does not say why")
+        stack.until(lambda: "this join token is not known here" in log_of(site), "the reason")
     finally:
-        site.terminate()
-        site.communicate(timeout=60)
+        subprocess.run(["docker", "rm", "--force", "--volumes", site], check=True)
     assert register(stack) == before
     assert "refused an attempt with a join token that is not known" in stack.logs("enrolment")
 

@@ -75,13 +75,14 @@ class Door:
     def send(self, raw: bytes) -> bytes:
         """All that is answered until the connection is closed."""
         answer = b""
+        # It may be closed before all is sent, or read.
+        closed = contextlib.suppress(ConnectionError, ssl.SSLEOFError)
         with self.connect() as connection:
-            connection.sendall(raw)
-            try:
+            with closed:
+                connection.sendall(raw)
+            with closed:
                 while received := connection.recv(65536):
                     answer += received
-            except ConnectionResetError:
-                pass
         return answer
 
     def recorded(self) -> list[dict[str, Any]]:
