@@ -59,6 +59,29 @@ def test_it_returns_what_the_work_returns(worker: Worker) -> None:
     assert worker.run([b"echo", *parts], LONG) == parts
 
 
+def remember(job: list[bytes]) -> None:
+    memory.extend(job[1:])
+
+
+def test_later_work_finds_what_is_left_after_earlier_one() -> None:
+    with Worker(work, remember) as made:
+        assert made.run([b"echo", b"one"], LONG) == [b"one"]
+        with pytest.raises(WorkFailedError):
+            made.run([b"exit", b"not after work that failed"], LONG)
+        assert made.run([b"remember", b"two"], LONG) == [b"one", b"two", b"end"]
+        # What that child remembered went with it, but for what was left after it.
+        assert made.run([b"remember"], LONG) == [b"one", b"two", b"end"]
+
+
+def test_an_error_afterwards_ends_nothing() -> None:
+    def fail(_job: list[bytes]) -> None:
+        raise ValueError
+
+    with Worker(work, fail) as made:
+        for _ in range(2):
+            assert made.run([b"echo", b"one"], LONG) == [b"one"]
+
+
 def test_every_piece_of_work_has_a_process_of_its_own_from_the_same_warm_one(
     worker: Worker,
 ) -> None:

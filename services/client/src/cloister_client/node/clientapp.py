@@ -14,9 +14,10 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 from pydantic import BaseModel
 
+from cloister_client.data import kept
 from cloister_client.node.envelope import Envelope, open_, seal
 from cloister_client.node.worker import Work
-from cloister_client.site import NodeConfig
+from cloister_client.site import NodeConfig, Site
 from cloister_shared.errors import CloisterError
 
 ClientApp = Callable[[Message, Context], Message]
@@ -107,6 +108,13 @@ def work_of(app: ClientApp) -> Work:
         ]
 
     return work
+
+
+def keep_rows(job: list[bytes]) -> None:
+    """Keep the site's rows in memory: every message of a run is about the same."""
+    described, *_ = job
+    site = Site.of(_Facts.model_validate_json(described).node_config)
+    kept.SHARD.keep(site.shard_dir, site.columns)
 
 
 def _reply(app: ClientApp, job: list[bytes]) -> tuple[Envelope, RecordDict]:

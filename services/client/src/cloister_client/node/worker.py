@@ -1,6 +1,7 @@
 """Work in processes of its own: one warm process forks a child for each piece of it."""
 
 import gc
+import logging
 import os
 import signal
 import struct
@@ -16,11 +17,14 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 Work = Callable[[list[bytes]], list[bytes]]
+Afterwards = Callable[[list[bytes]], None]
 
 FIRST_TO_GO = "1000"
 """Where memory is short, Linux kills the process with the highest of these first."""
 _LENGTH = struct.Struct("!Q")
 _NUMBER = struct.Struct("!q")
+
+log = logging.getLogger(__name__)
 
 
 class WorkFailedError(Exception):
@@ -43,7 +47,14 @@ class Worker:
     Making one forks, so that no other thread may be running.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, afterwards: Afterwards = lambda _: None) -> None:
+        """Start the warm process.
+
+        Args:
+            work: what each child does, from job to result.
+            afterwards: what the warm process does with a job once its result is handed over; later
+                children find in memory what it leaves there. An error of its is only logged.
+        """
         self._control, theirs = Pipe()
         # Frozen objects are touched by no garbage collection, here or there, and the pages with
         # them stay shared.
@@ -52,7 +63,7 @@ class Worker:
         self._pid = os.fork()
         if self._pid == 0:
             self._control.close()
-            _be(lambda: _fork_for_each(theirs, work))
+            _be(lambda: _fork_for_each(theirs, work, afterwards))
         theirs.close()
 
     def run(self, job: list[bytes], seconds: float) -> list[bytes]:
@@ -174,7 +185,7 @@ def _be(run: Callable[[], None]) -> NoReturn:
         os._exit(code)
 
 
-def _fork_for_each(control: Connection, work: Work) -> None:
+def _fork_for_each(control: Connection, work: Work, afterwards: Afterwards) -> None:
     # The other end is closed: the node has ended.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -191,6 +202,15 @@ def _fork_for_each(control: Connection, work: Work) -> None:
             _, status = os.waitpid(child, 0)
             control.send_bytes(_NUMBER.pack(os.waitstatus_to_exitcode(status)))
             control.send_bytes(result)
+            if status == 0:
+                _after(afterwards, job)
+
+
+def _after(afterwards: Afterwards, job: bytes) -> None:
+    try:
+        afterwards(split(job))
+    except Exception:
+        log.exception("what comes after a piece of work failed")
 
 
 def _work(control: Connection, writer: int, work: Work, job: bytes) -> None:

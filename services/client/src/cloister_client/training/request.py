@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-from cloister_client.data.shard import Shard, read_shard
+from cloister_client.data import kept
+from cloister_client.data.shard import Shard
 from cloister_client.site import Site
 from cloister_client.training.fitting import Task
 from cloister_shared import flower
@@ -52,7 +53,7 @@ def read_inputs(
     """
     site = Site.of(node_config)
     out_of_bounds = cast("OutOfBounds", config[flower.OUT_OF_BOUNDS])
-    shard = read_shard(site.shard_dir, out_of_bounds, site.columns)
+    shard = kept.SHARD.get(site.shard_dir, out_of_bounds, site.columns)
     if shard.data.digest != config[flower.SCHEMA_DIGEST]:
         raise CloisterError(
             f"this site's data is {shard.data.dataset}, described by another schema than the "
