@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 DEPLOYED = (0.9147, 0.9213, 0.9227, 0.9234, 0.9244)
 """Rounds 1 to 5 of ten MNIST sites that ran as processes of their own, on the held-out digits. They
-fitted all of their rows; sites now keep a tenth for validation."""
+fitted all of their rows, where a site keeps a tenth for validation."""
 CHECK_TOLERANCE = 0.001
 """Ten of the held-out digits: what a tenth fewer rows may change."""
 
