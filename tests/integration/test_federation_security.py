@@ -10,17 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.proto.control_pb2 import ListNodesRequest
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     PullMessagesRequest,
+    PushMessagesRequest,
     RegisterNodeFleetRequest,
 )
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
@@ -301,3 +305,29 @@ def test_nobody_is_a_registered_node_without_its_key(federation: Federation) -> 
         federation.superlink, False, federation.ca_path.read_bytes(), []
     ) as unsigned:
         assert status(lambda: unsigned.PullMessages(pull)) == 401
+
+
+@pytest.mark.timeout(900)
+def test_a_site_cannot_instruct_another_as_if_it_were_the_trainer(federation: Federation) -> None:
+    client = federation.start_client("hospital-f")
+    federation.wait_online("hospital-f")
+    own = load_ssh_private_key(
+        (federation.folder / "hospital-f" / "node.key").read_bytes(), password=None
+    )
+    assert isinstance(own, ec.EllipticCurvePrivateKey)
+    keys = (own, own.public_key())
+    with federation.fleet(keys) as fleet:
+        (node,) = re.findall(r"enrolled as hospital-f, node (\d+)", client.log.read_text())
+        for source, replies_to in ((1, ""), (1, "asked"), (int(node), "")):
+            hostile = PushMessagesRequest(
+                node=Node(node_id=int(node)),
+                messages_list=[
+                    Message(
+                        metadata=Metadata(
+                            src_node_id=source, dst_node_id=5, reply_to_message_id=replies_to
+                        )
+                    )
+                ],
+                message_object_trees=[ObjectTree()],
+            )
+            assert status(partial(fleet.PushMessages, hostile)) == 403

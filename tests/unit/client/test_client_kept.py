@@ -99,3 +99,24 @@ def test_a_site_without_rows_is_told_when_they_are_asked_for(tmp_path: Path) -> 
     shard.keep(tmp_path, Columns())
     with pytest.raises(CloisterError, match=r"schema\.json is missing"):
         shard.get(tmp_path, "refuse", Columns())
+
+
+def test_what_is_kept_is_given_up_for_another_before_that_is_read(
+    write_site: WriteSite, reads: list[Path], tmp_path: Path
+) -> None:
+    folder, shard = write(write_site, 0), KeptShard()
+    shard.keep(folder, Columns())
+    shard.forget_unless_same(folder, Columns())
+    shard.get(folder, "refuse", Columns())
+    assert reads == [folder]
+    shard.forget_unless_same(tmp_path / "nowhere", Columns())
+    shard.get(folder, "refuse", Columns())
+    assert reads == [folder, folder]
+
+
+def test_a_kept_one_whose_files_are_gone_is_told_as_a_missing_one(write_site: WriteSite) -> None:
+    folder, shard = write(write_site, 0), KeptShard()
+    shard.keep(folder, Columns())
+    (folder / "schema.json").unlink()
+    with pytest.raises(CloisterError, match=r"schema\.json is missing"):
+        shard.get(folder, "refuse", Columns())

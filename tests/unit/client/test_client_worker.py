@@ -64,7 +64,7 @@ def remember(job: list[bytes]) -> None:
 
 
 def test_later_work_finds_what_is_left_after_earlier_one() -> None:
-    with Worker(work, remember) as made:
+    with Worker(work, afterwards=remember) as made:
         assert made.run([b"echo", b"one"], LONG) == [b"one"]
         with pytest.raises(WorkFailedError):
             made.run([b"exit", b"not after work that failed"], LONG)
@@ -73,11 +73,26 @@ def test_later_work_finds_what_is_left_after_earlier_one() -> None:
         assert made.run([b"remember"], LONG) == [b"one", b"two", b"end"]
 
 
-def test_an_error_afterwards_ends_nothing() -> None:
+def test_work_finds_what_is_left_before_it() -> None:
+    with Worker(work, before=remember) as made:
+        assert made.run([b"remember", b"one"], LONG) == [b"one", b"one", b"end"]
+
+
+def test_a_warm_process_that_does_not_begin_in_time_is_given_up() -> None:
+    def hang(_job: list[bytes]) -> None:
+        time.sleep(LONG)
+
+    with Worker(work, afterwards=hang) as made:
+        assert made.run([b"echo", b"one"], LONG) == [b"one"]
+        with pytest.raises(WorkerGoneError):
+            made.run([b"echo", b"two"], 0.3)
+
+
+def test_an_error_beside_the_work_ends_nothing() -> None:
     def fail(_job: list[bytes]) -> None:
         raise ValueError
 
-    with Worker(work, fail) as made:
+    with Worker(work, fail, fail) as made:
         for _ in range(2):
             assert made.run([b"echo", b"one"], LONG) == [b"one"]
 

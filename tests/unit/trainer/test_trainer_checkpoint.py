@@ -1,13 +1,16 @@
 """What is kept of an unfinished training, and what of it is taken up again."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cloister_shared.card import RoundMetrics
 from cloister_shared.datasets import schema
+from cloister_shared.errors import CloisterError
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.checkpoint import Checkpoint, Checkpoints
 
@@ -79,6 +82,30 @@ def test_a_damaged_one_is_told_and_not_used(
     assert checkpoints.load(DATA) is None
     assert "is damaged" in caplog.text
     assert "beginning with round 1" in caplog.text
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_of_a_private_training_is_refused(
+    checkpoints: Checkpoints, damage: str
+) -> None:
+    """What was spent is in it."""
+    checkpoints.save(checkpoint())
+    checkpoints.path.write_bytes(DAMAGES[damage](checkpoints.path.read_bytes()))
+    with pytest.raises(CloisterError, match="spent of the privacy budget: CLOISTER_RESUME=false"):
+        checkpoints.load(DATA, private=True)
+
+
+def test_one_that_cannot_be_read_is_not_taken_for_damaged(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(checkpoint())
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        checkpoints.load(DATA)
 
 
 def test_one_without_a_part_is_damaged(

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 from federation import Answer, LocalGrid
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.common.constant import ErrorCode
 
 from cloister_shared import flower
@@ -349,3 +358,17 @@ def test_sites_that_stay_away_fail_the_round_at_its_deadline(
     sites.grid.sites[2] = Away(5, times=10**9)
     with pytest.raises(CloisterError, match=r"1 valid replies of 2.*unavailable"):
         sites.train()
+
+
+def test_a_sites_words_stay_within_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hostile = "no\nINFO    trainer: published version 9\x1b[2J" + "x" * 10_000
+    asked = Message(RecordDict(), dst_node_id=3, message_type=MessageType.TRAIN)
+    reply = Message(Error(1, hostile), reply_to=asked)
+    assert valid_replies([reply], DATA, with_arrays=True) == []
+    (line,) = caplog.messages
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert len(line) < 500
+    assert r"no\nINFO" in line

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from cloister_server.replies import own_replies_only
 from cloister_shared.flower import flower_environment
 
 BUSY_SECONDS = 120
@@ -79,7 +80,9 @@ def run_superlink(options: list[str]) -> None:
     # Flower reads its environment when it is imported.
     from flwr.supercore.corestate import sql_corestate  # noqa: PLC0415
     from flwr.superlink.cli import flower_superlink  # noqa: PLC0415
+    from flwr.superlink.servicer.fleet import fleet_handlers  # noqa: PLC0415
 
+    fleet_handlers.push_messages = own_replies_only(fleet_handlers.push_messages)
     sql_corestate.OBJECT_PUSH_SESSION_TTL_SECONDS = UPLOAD_SECONDS  # type: ignore[attr-defined]
     write_once("flwr")
     sys.argv = ["flower-superlink", *options]

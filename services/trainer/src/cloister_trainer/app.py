@@ -96,7 +96,9 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
         privacy=_privacy(settings),
     )
     course = Course(initial)
-    if (checkpoint := checkpoints.load(data)) is not None:
+    if (
+        checkpoint := checkpoints.load(data, private=settings.noise_multiplier is not None)
+    ) is not None:
         _restore(training, course, checkpoint)
         events.write("resumed", after=len(course.rounds), rounds=settings.rounds)
     replies.round = len(course.rounds) + 1

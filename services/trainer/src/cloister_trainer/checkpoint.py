@@ -99,17 +99,29 @@ class Checkpoints:
         np.savez(stream, **arrays)
         write_atomically(self.path, stream.getvalue())
 
-    def load(self, data: DatasetSchema) -> Checkpoint | None:
+    def load(self, data: DatasetSchema, *, private: bool = False) -> Checkpoint | None:
         """Return the checkpoint, or None; the log says why where there is one of no use.
 
         Args:
             data: the schema that the weights must fit.
+            private: whether the training is differentially private: then what was spent is in it,
+                and one that is damaged is no reason to count from zero again.
+
+        Raises:
+            CloisterError: it is damaged, and the training private.
+            OSError: it cannot be read.
         """
         try:
             header, checkpoint = _read(self.path, data)
         except FileNotFoundError:
             return None
         except CloisterError as error:
+            if private:
+                raise CloisterError(
+                    f"{self.path} is damaged ({error}), and it holds what was spent of the privacy "
+                    "budget: CLOISTER_RESUME=false begins with round 1, and its epsilon is beside "
+                    "what was spent before"
+                ) from None
             log.warning("%s is damaged (%s): beginning with round 1", self.path, error)
             return None
         if header.inputs_digest != self._inputs_digest:
@@ -139,9 +151,10 @@ def _read(path: Path, data: DatasetSchema) -> tuple[_Header, Checkpoint]:
             arrays = {name: archive[name] for name in archive.files}
         header = _Header.model_validate_json(arrays.pop(_HEADER).tobytes())
         weights = LinearWeights(arrays.pop("coef"), arrays.pop("intercept"))
-    except FileNotFoundError:
+    except OSError:
+        # The disk's or the volume's: what is there may be good.
         raise
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CloisterError(_first_line(error)) from None
     weights.check(data)
     if not header.rounds:

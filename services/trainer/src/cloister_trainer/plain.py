@@ -17,7 +17,7 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collected
-from cloister_trainer.records import to_record, to_weights
+from cloister_trainer.records import to_record, to_weights, told_reason
 
 METRICS = {flower.EXAMPLES, flower.VALIDATION_EXAMPLES, flower.ACCURACY, flower.LOSS}
 """What a site reports, unless it is told not to: then the first alone, which is 1."""
@@ -207,7 +207,7 @@ def _reason_against(
     reports: bool,
 ) -> str | None:
     if reply.has_error():
-        return reply.error.reason or f"error {reply.error.code}"
+        return told_reason(reply)
     try:
         if with_arrays:
             _check_arrays(reply.content, data)

@@ -8,6 +8,9 @@ from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, Rec
 from cloister_shared import flower
 from cloister_shared.weights import LinearWeights
 
+REASON_LENGTH = 300
+"""Characters of a site's words that are told."""
+
 
 def to_record(weights: LinearWeights) -> ArrayRecord:
     """Return the record that carries these weights."""
@@ -54,3 +57,14 @@ def synthetic_reply(weights: LinearWeights) -> Message:
         }
     )
     return Message(content, reply_to=asked)
+
+
+def told_reason(reply: Message) -> str:
+    """Return a site's own words of why it failed, fit for one line of a log.
+
+    They come from a site that may be hostile: no line breaks, no control characters, and no more
+    than ``REASON_LENGTH`` of them.
+    """
+    words = (reply.error.reason or "")[:REASON_LENGTH]
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    return shown or f"error {reply.error.code}"

@@ -11,6 +11,7 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key
 
 from cloister_shared.errors import CloisterError
 from cloister_shared.secure_aggregation import MODULUS
+from cloister_trainer.records import told_reason
 
 SHARE_BYTES = 1 << 12
 """No share or ciphertext is as long: the longest is of a private key in PEM, below 400 bytes."""
@@ -27,7 +28,7 @@ def why_invalid(
         shapes: of the arrays that it masks, without the weight before them.
     """
     if reply.has_error():
-        return reply.error.reason or f"error {reply.error.code}"
+        return told_reason(reply)
     if asked is None:
         return "it was not asked"
     try:

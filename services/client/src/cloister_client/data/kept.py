@@ -1,5 +1,6 @@
 """A shard that is read once, for this process and all that are forked from it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from cloister_client.data.folder import data_file
@@ -38,9 +39,19 @@ class KeptShard:
 
     def get(self, folder: Path, out_of_bounds: OutOfBounds, columns: Columns) -> Shard:
         """Return the shard, read anew unless it is kept; see ``read_shard``."""
-        if self._shard is not None and self._key == _key(folder, columns):
+        if self._shard is not None and self._is_kept(folder, columns):
             return self._shard
         return read_shard(folder, out_of_bounds, columns)
+
+    def forget_unless_same(self, folder: Path, columns: Columns) -> None:
+        """Free the memory of a shard that is not this one any more."""
+        if not self._is_kept(folder, columns):
+            self._key, self._shard = None, None
+
+    def _is_kept(self, folder: Path, columns: Columns) -> bool:
+        with suppress(CloisterError, OSError):
+            return self._key == _key(folder, columns)
+        return False
 
 
 def _key(folder: Path, columns: Columns) -> _Key:

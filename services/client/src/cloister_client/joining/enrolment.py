@@ -68,6 +68,7 @@ class Enrolment:
                 retry = min(2 * retry, LAST_RETRY_SECONDS)
             except _RefusedError as error:
                 reason, pause = f"enrolment refuses this site: {error}", REFUSED_SECONDS
+                self._remembered().unlink(missing_ok=True)
             else:
                 self._remember()
                 log.info(

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from cloister_client.app import app
 from cloister_client.joining.connection import Connection
-from cloister_client.node.clientapp import keep_rows, work_of
+from cloister_client.node.clientapp import forget_other_rows, keep_rows, work_of
 from cloister_client.node.fleet import FailedRequestError, Fleet
 from cloister_client.node.inbox import Inbox
 from cloister_client.node.worker import Worker, WorkerGoneError
@@ -30,7 +30,7 @@ def serve(arguments: argparse.Namespace) -> NoReturn:
     """
     _import_estimators()
     # First of all: what is forked has neither the key nor a connection, and no threads yet.
-    with Worker(work_of(app), keep_rows) as worker:
+    with Worker(work_of(app), forget_other_rows, keep_rows) as worker:
         if arguments.until_eof:
             threading.Thread(target=_terminate_at_eof, daemon=True).start()
         connection = Connection(arguments.superlink, arguments.ca, arguments.key)

@@ -112,9 +112,19 @@ def work_of(app: ClientApp) -> Work:
 
 def keep_rows(job: list[bytes]) -> None:
     """Keep the site's rows in memory: every message of a run is about the same."""
-    described, *_ = job
-    site = Site.of(_Facts.model_validate_json(described).node_config)
+    site = _site(job)
     kept.SHARD.keep(site.shard_dir, site.columns)
+
+
+def forget_other_rows(job: list[bytes]) -> None:
+    """Free the memory of rows that are not the site's any more: a child reads the others."""
+    site = _site(job)
+    kept.SHARD.forget_unless_same(site.shard_dir, site.columns)
+
+
+def _site(job: list[bytes]) -> Site:
+    described, *_ = job
+    return Site.of(_Facts.model_validate_json(described).node_config)
 
 
 def _reply(app: ClientApp, job: list[bytes]) -> tuple[Envelope, RecordDict]:

@@ -176,9 +176,9 @@ class Inbox:
             return _error(pulled, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error))
         except WorkFailedError as error:
             log.warning("run %d: the work on a message failed: %s", task.run_id, error)
-            return _crash(pulled, error)
-        except WorkerGoneError as error:
-            self._fleet.push(_crash(pulled, error), 0.0)
+            return _crash(pulled)
+        except WorkerGoneError:
+            self._fleet.push(_crash(pulled), 0.0)
             raise
         return reply
 
@@ -192,8 +192,10 @@ class Inbox:
                 del self._runs[run_id]
 
 
-def _crash(pulled: Pulled, error: Exception) -> Envelope:
-    return _error(pulled, ErrorCode.CLIENT_APP_CRASHED, f"the work on the message failed: {error}")
+def _crash(pulled: Pulled) -> Envelope:
+    # How it failed depends on the rows, and under differential privacy nothing may tell of them.
+    reason = "the work on the message failed; the site's own log says why"
+    return _error(pulled, ErrorCode.CLIENT_APP_CRASHED, reason)
 
 
 def _error(pulled: Pulled, code: int, reason: str) -> Envelope:

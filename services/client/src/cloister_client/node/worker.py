@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 Work = Callable[[list[bytes]], list[bytes]]
-Afterwards = Callable[[list[bytes]], None]
+Aside = Callable[[list[bytes]], None]
 
 FIRST_TO_GO = "1000"
 """Where memory is short, Linux kills the process with the highest of these first."""
@@ -39,21 +39,24 @@ class Worker:
     """Runs one piece of work at a time, each in a child forked from a warm process.
 
     What takes long to import is imported once, by whoever makes the worker, and a child is ready
-    within milliseconds. A child begins with what was in memory when the worker was made, and
-    nothing that came later: make it before a secret is read. It can exhaust its memory, exit or
-    crash, and ends alone. When the process that made the worker ends, however it does, so do the
-    children.
+    within milliseconds. A child begins with what was in memory when the worker was made, and what
+    ``before`` and ``afterwards`` left there: make it before a secret is read. It can exhaust its
+    memory, exit or crash, and ends alone. When the process that made the worker ends, however it
+    does, so do the children.
 
     Making one forks, so that no other thread may be running.
     """
 
-    def __init__(self, work: Work, afterwards: Afterwards = lambda _: None) -> None:
+    def __init__(
+        self, work: Work, before: Aside = lambda _: None, afterwards: Aside = lambda _: None
+    ) -> None:
         """Start the warm process.
 
         Args:
             work: what each child does, from job to result.
-            afterwards: what the warm process does with a job once its result is handed over; later
-                children find in memory what it leaves there. An error of its is only logged.
+            before: what the warm process does with a job before it forks a child for it.
+            afterwards: what it does with a job once its result is handed over. Children find in
+                memory what the two leave there. An error of theirs is only logged.
         """
         self._control, theirs = Pipe()
         # Frozen objects are touched by no garbage collection, here or there, and the pages with
@@ -63,7 +66,7 @@ class Worker:
         self._pid = os.fork()
         if self._pid == 0:
             self._control.close()
-            _be(lambda: _fork_for_each(theirs, work, afterwards))
+            _be(lambda: _fork_for_each(theirs, work, before, afterwards))
         theirs.close()
 
     def run(self, job: list[bytes], seconds: float) -> list[bytes]:
@@ -71,15 +74,18 @@ class Worker:
 
         Args:
             job: what the work is given.
-            seconds: after which it is given up, and its process killed.
+            seconds: after which it is given up, and its process killed; so is the warm process if
+                it has not even begun by then.
 
         Raises:
             WorkFailedError: it took too long, or its process ended without a result.
             WorkerGoneError: the warm process has ended.
         """
         try:
-            self._control.send_bytes(join(job))
-            child = _NUMBER.unpack(self._control.recv_bytes())[0]
+            # The warm process may be busy with what comes after the job before.
+            with _killed_after(self._pid, seconds):
+                self._control.send_bytes(join(job))
+                child = _NUMBER.unpack(self._control.recv_bytes())[0]
             with _killed_after(child, seconds) as late:
                 code = _NUMBER.unpack(self._control.recv_bytes())[0]
                 result = self._control.recv_bytes()
@@ -185,11 +191,12 @@ def _be(run: Callable[[], None]) -> NoReturn:
         os._exit(code)
 
 
-def _fork_for_each(control: Connection, work: Work, afterwards: Afterwards) -> None:
+def _fork_for_each(control: Connection, work: Work, before: Aside, afterwards: Aside) -> None:
     # The other end is closed: the node has ended.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = control.recv_bytes()
+            _aside(before, job)
             reader, writer = os.pipe()
             child = os.fork()
             if child == 0:
@@ -202,15 +209,17 @@ def _fork_for_each(control: Connection, work: Work, afterwards: Afterwards) -> N
             _, status = os.waitpid(child, 0)
             control.send_bytes(_NUMBER.pack(os.waitstatus_to_exitcode(status)))
             control.send_bytes(result)
+            # No later child begins with it.
+            result = b""
             if status == 0:
-                _after(afterwards, job)
+                _aside(afterwards, job)
 
 
-def _after(afterwards: Afterwards, job: bytes) -> None:
+def _aside(what: Aside, job: bytes) -> None:
     try:
-        afterwards(split(job))
+        what(split(job))
     except Exception:
-        log.exception("what comes after a piece of work failed")
+        log.exception("what the warm process does beside a piece of work failed")
 
 
 def _work(control: Connection, writer: int, work: Work, job: bytes) -> None:

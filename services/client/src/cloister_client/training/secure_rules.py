@@ -2,8 +2,8 @@
 
 Flower's own code checks the order of stages, the types of values and that enough neighbours are
 left. It takes whatever parameters the server states, though, and answers whatever list of sites
-the server calls active or dead. A sum over two, a threshold that lets the server unmask one site
-with the help of none, or masks of a few bits are refused here.
+the server calls active or dead. Fewer than three sites, a threshold that lets the server unmask one
+site with the help of none, or masks of a few bits are refused here.
 """
 
 import math
