@@ -250,11 +250,14 @@ def test_heartbeats_outlive_a_superlink_that_fails_for_a_while(
 ) -> None:
     monkeypatch.setattr(fleet, "HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(fleet, "LAST_RETRY_SECONDS", 0.01)
-    link.answers["send-node-heartbeat"] = [(503, b""), (500, b""), (400, b""), (401, b"")]
+    # The last but one is no answer of a SuperLink's at all.
+    link.answers["send-node-heartbeat"] = [
+        *((503, b""), (500, b""), (400, b""), (200, b"<html>"), (401, b""))
+    ]
     serve()
     with Fleet(Connection(link.address)) as node:
         node._heart.join(30)
-        assert len(link.asked) == 2 + 4
+        assert len(link.asked) == 2 + 5
         with pytest.raises(RefusedError):
             node.pull()
 

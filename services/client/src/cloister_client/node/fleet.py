@@ -384,6 +384,11 @@ class Fleet:
                     log.warning("the SuperLink refuses a heartbeat: %s", failed)
                 pause = LAST_RETRY_SECONDS
                 continue
+            except (httpx.HTTPError, ValueError) as error:
+                # No answer of a SuperLink's: without a heart this node would be counted as gone.
+                log.warning("a heartbeat got no answer to be understood: %s", error)
+                pause = LAST_RETRY_SECONDS
+                continue
             if not known:
                 self._refused = RefusedError(
                     "the SuperLink does not know this node any more: it was unregistered, or the "
