@@ -16,7 +16,6 @@ from sqlalchemy.pool import Pool
 from cloister_provision.__main__ import provision
 from cloister_provision.settings import Settings as ProvisionSettings
 from cloister_server.__main__ import tls_files
-from cloister_server.secret import ensure_secret
 from cloister_server.settings import Settings
 from cloister_server.superlink import (
     BUSY_SECONDS,
@@ -26,6 +25,7 @@ from cloister_server.superlink import (
     wait_for_locks,
 )
 from cloister_shared.errors import CloisterError
+from cloister_shared.superexec import ensure_secret
 
 
 def test_the_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:

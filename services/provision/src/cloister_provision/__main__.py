@@ -16,12 +16,13 @@ from cloister_provision.certificates import (
     trust,
     use_own,
 )
-from cloister_provision.secrets import ensure_join_token, ensure_secret
+from cloister_provision.join_token import ensure_join_token
 from cloister_provision.settings import Settings
 from cloister_shared.errors import CloisterError
 from cloister_shared.files import locked
 from cloister_shared.joining import JOIN_TOKENS
 from cloister_shared.service import run_service
+from cloister_shared.superexec import ensure_secret
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SERVICES = ("server", "dealer", "enrolment")

@@ -2,11 +2,11 @@
 
 import logging
 
-from cloister_server.secret import ensure_secret
 from cloister_server.settings import Settings
 from cloister_server.superlink import TlsFiles, run_superlink, superlink_options
 from cloister_shared.errors import CloisterError
 from cloister_shared.service import run_service
+from cloister_shared.superexec import ensure_secret
 from cloister_shared.tls import server_context
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,7 @@
-"""Secrets that services know each other by: made once and kept."""
+"""The join token that sites of this machine enrol with: made once and kept."""
 
 import logging
 import re
-import secrets
 from datetime import datetime
 from pathlib import Path
 
@@ -17,26 +16,9 @@ from cloister_shared.joining import (
     token_digest,
 )
 
-SECRET_BYTES = 32
 _TOKEN = re.compile(r"cloister_join_[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
-
-
-def ensure_secret(path: Path) -> None:
-    """Make the secret of SuperLink and SuperExec where it is missing; keep one that is there.
-
-    Raises:
-        CloisterError: the file is empty.
-        OSError: the volume cannot be read or written.
-    """
-    if not path.exists():
-        write_atomically(path, secrets.token_hex(SECRET_BYTES).encode(), 0o600)
-        log.info("made %s", path)
-    elif not path.read_bytes():
-        raise CloisterError(
-            f"{path} is empty: remove it, start again, and restart server and trainer"
-        )
 
 
 def ensure_join_token(path: Path, tokens: Path, now: datetime) -> None:
