@@ -20,7 +20,8 @@ class MemorySuperLink(SuperLink):
         nodes: number by public key.
         names: by public key, of all that ever were.
         removed: public keys of removed nodes.
-        away: whether it does not answer.
+        away: whether it is not there.
+        answers: whether it says that it has registered a node.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class MemorySuperLink(SuperLink):
         self.names: dict[bytes, str] = {}
         self.removed: set[bytes] = set()
         self.away = False
+        self.answers = True
         self._next = 2**63
 
     def register(self, key: bytes, name: str) -> int:
@@ -39,6 +41,8 @@ class MemorySuperLink(SuperLink):
             self._next += 1
             self.nodes[key] = self._next
             self.names[key] = name
+        if not self.answers:
+            raise SuperLinkAwayError("the answer is lost")
         return self.nodes[key]
 
     def unregister(self, key: bytes) -> None:

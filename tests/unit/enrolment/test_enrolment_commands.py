@@ -84,21 +84,28 @@ def admit(admission: Admission, token: JoinToken, name: str) -> str:
 
 
 def test_tokens_and_sites_are_listed(
-    tmp_path: Path, admission: Admission, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    admission: Admission,
+    superlink: MemorySuperLink,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, once = invite(tmp_path, "hospital-a", uses=1)
     _, always = invite(tmp_path, "many")
     first = admit(admission, once, "site-a")
     second = admit(admission, always, "site-b")
     admission.revoke("site-b")
+    superlink.away = True
+    with pytest.raises(SuperLinkAwayError):
+        admit(admission, always, "site-c")
     commands.show(tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["TOKEN", "STATE", "SITES", "UNTIL"]
     assert lines[1].split() == ["hospital-a", "over", "1/1", "-"]
-    assert lines[2].split() == ["many", "good", "1/-", "-"]
+    assert lines[2].split() == ["many", "good", "2/-", "-"]
     assert lines[5].split()[:2] == ["site-a", "enrolled"]
     assert lines[5].split()[3:] == ["hospital-a", first]
     assert lines[6].split() == ["site-b", "revoked", "2030-01-01", *lines[6].split()[3:5], second]
+    assert lines[7].split()[:4] == ["site-c", "waits", "-", "many"]
 
 
 def test_a_revocation_ends_token_and_site(

@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from cloister_enrolment.admission import Admission
+from cloister_enrolment.admission import Admission, TokenError
 from cloister_enrolment.app import BODY_BYTES
 from cloister_enrolment.attempts import PER_MINUTE, Attempts
 from cloister_enrolment.nodes import read_nodes
+from cloister_enrolment.public_key import read_public_key
 from cloister_shared.joining import ENROL_PATH, HEALTH_PATH, make_token, withdraw_join_token
 
 TOKENS = "join-tokens.json"
@@ -178,6 +179,22 @@ def test_a_key_that_the_superlink_has_removed_stays_out_although_the_register_is
     admission.revoke("site-a")
     (tmp_path / "nodes.json").unlink()
     assert enrol(http, token, key).status_code == 403
+    # It takes neither a name nor a use of the token.
+    assert read_nodes(tmp_path / "nodes.json") == ()
+
+
+def test_a_token_that_is_withdrawn_while_a_site_waits_enrols_it_no_more(
+    admission: Admission, superlink: MemorySuperLink, tmp_path: Path
+) -> None:
+    _, found = invite(tmp_path, "compose")
+    withdraw_join_token(tmp_path / TOKENS, "compose")
+    with pytest.raises(TokenError, match="was withdrawn"):
+        admission.admit(found, read_public_key(public_key()), "site-a")
+    _, found = invite(tmp_path, "replaced")
+    invite(tmp_path, "replaced")
+    with pytest.raises(TokenError, match="was withdrawn"):
+        admission.admit(found, read_public_key(public_key()), "site-a")
+    assert superlink.nodes == {}
 
 
 def test_a_name_is_one_keys(http: TestClient, superlink: MemorySuperLink, tmp_path: Path) -> None:
@@ -290,6 +307,21 @@ def test_while_the_superlink_is_away_a_site_is_asked_to_come_again(
     assert int(answer.headers["retry-after"]) > 0
     superlink.away = False
     assert enrol(http, token, key).status_code == 201
+    assert enrol(http, token, key).status_code == 200
+
+
+def test_what_the_superlink_may_have_taken_can_be_revoked(
+    http: TestClient, superlink: MemorySuperLink, admission: Admission, tmp_path: Path
+) -> None:
+    token, _ = invite(tmp_path, "compose")
+    key = public_key()
+    superlink.answers = False
+    assert enrol(http, token, key).status_code == 503
+    superlink.answers = True
+    assert len(superlink.nodes) == 1
+    admission.revoke("site-a")
+    assert superlink.nodes == {}
+    assert enrol(http, token, key).status_code == 403
 
 
 def test_a_damaged_register_lets_nobody_in_and_is_told(

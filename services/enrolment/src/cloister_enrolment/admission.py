@@ -11,7 +11,7 @@ from cloister_enrolment.public_key import PublicKey
 from cloister_enrolment.superlink import SuperLink, UnregisteredError
 from cloister_shared.errors import CloisterError
 from cloister_shared.files import locked
-from cloister_shared.joining import JoinToken
+from cloister_shared.joining import JOIN_TOKENS, JoinToken, read_join_tokens
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Admitted:
 
     node_id: str
     is_new: bool
-    """Whether its key was not known before."""
+    """Whether it takes part for the first time."""
 
 
 class Admission:
@@ -46,13 +46,14 @@ class Admission:
         superlink: SuperLink,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Use the register in ``folder``.
+        """Use the register and the join tokens in ``folder``.
 
         Raises:
             CloisterError: it is damaged.
             OSError: it cannot be read.
         """
         self._path = folder / NODES
+        self._tokens = folder / JOIN_TOKENS
         self._superlink = superlink
         self._clock = clock
         read_nodes(self._path)
@@ -64,7 +65,7 @@ class Admission:
         enrols nobody else any more: the SuperLink may have forgotten it.
 
         Args:
-            token: that the site holds.
+            token: that the site holds; what became of it meanwhile is read again.
             key: its own.
             name: that it wants.
 
@@ -80,38 +81,51 @@ class Admission:
             nodes = read_nodes(self._path)
             known = next((node for node in nodes if node.public_key == key.pem), None)
             if known is None or known.token != token.digest:
-                _check_token(token, nodes, self._clock())
+                _check_token(self._as_it_is(token), nodes, self._clock())
             if known is None:
                 _check_name(name, nodes)
                 if len(nodes) >= NODES_LIMIT:
                     raise CloisterError(f"{self._path} is full: it has {NODES_LIMIT} keys")
-            elif known.revoked is not None:
-                raise RevokedError(_REVOKED)
-            try:
-                called = name if known is None else known.name
-                node_id = str(self._superlink.register(key.pem.encode(), called))
-            except UnregisteredError:
-                raise RevokedError(_REVOKED) from None
-            others = tuple(node for node in nodes if node.public_key != key.pem)
-            if known is None:
-                node = Node(
+                asked = Node(
                     name=name,
                     public_key=key.pem,
                     fingerprint=key.fingerprint,
-                    node_id=node_id,
+                    node_id=None,
                     token=token.digest,
                     enrolled=self._clock(),
                 )
+                # Before the SuperLink takes it: what it has taken can always be revoked.
+                write_nodes(self._path, (*nodes, asked))
+            elif known.revoked is not None:
+                raise RevokedError(_REVOKED)
             else:
-                node = known.model_copy(update={"node_id": node_id})
+                asked = known
+            try:
+                node_id = str(self._superlink.register(key.pem.encode(), asked.name))
+            except UnregisteredError:
+                if known is None:
+                    write_nodes(self._path, nodes)
+                raise RevokedError(_REVOKED) from None
+            node = asked.model_copy(update={"node_id": node_id})
+            is_new = asked.node_id is None
             if node != known:
+                others = tuple(node for node in nodes if node.public_key != key.pem)
                 write_nodes(self._path, (*others, node))
                 log.info(
                     "%s %s as node %s, key %s, join token %s",
-                    "enrolled" if known is None else "registered again",
+                    "enrolled" if is_new else "registered again",
                     *(node.name, node_id, key.fingerprint, token.name),
                 )
-        return Admitted(node_id, is_new=known is None)
+        return Admitted(node_id, is_new)
+
+    def _as_it_is(self, token: JoinToken) -> JoinToken:
+        try:
+            kept = read_join_tokens(self._tokens)
+        except (CloisterError, OSError):
+            # A file that has become unreadable leaves the tokens as they were, and is told of.
+            return token
+        replaced = token.model_copy(update={"withdrawn": True})
+        return next((other for other in kept if other.digest == token.digest), replaced)
 
     def revoke(self, name: str) -> list[Node]:
         """End the part of every node of this name, and return them.

@@ -78,9 +78,15 @@ def show(folder: Path) -> None:
     sys.stdout.write("\n")
     lines = [("SITE", "STATE", "NODE", "TOKEN", "KEY")]
     for node in nodes:
-        state = "enrolled" if node.revoked is None else f"revoked {node.revoked:%Y-%m-%d}"
-        lines.append((node.name, state, node.node_id, names.get(node.token, "-"), node.fingerprint))
+        number, token = node.node_id or "-", names.get(node.token, "-")
+        lines.append((node.name, _state(node), number, token, node.fingerprint))
     _print(lines)
+
+
+def _state(node: Node) -> str:
+    if node.revoked is not None:
+        return f"revoked {node.revoked:%Y-%m-%d}"
+    return "waits" if node.node_id is None else "enrolled"
 
 
 def _token(token: JoinToken, nodes: tuple[Node, ...], now: datetime) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ class Node(BaseModel):
     public_key: str
     """PEM."""
     fingerprint: str
-    node_id: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
-    """The SuperLink's number of it, when it was last asked."""
+    node_id: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")] | None
+    """The SuperLink's number of it, when it last answered; None before it has."""
     token: str
     """Digest of the join token that it came with."""
     enrolled: AwareDatetime
