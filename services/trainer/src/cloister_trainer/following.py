@@ -54,8 +54,8 @@ def follow(
     told = 0
     while True:
         time.sleep(POLL_SECONDS)
-        # In this order: what it wrote before its end is read.
-        alive = events.has_writer()
+        # In this order: who has written is there before, and what it wrote before its end is read.
+        ended = told > 0 and not events.has_writer()
         happened = events.read()
         for event in happened[told:]:
             _tell(event)
@@ -63,7 +63,7 @@ def follow(
             if event["event"] == "failed":
                 raise CloisterError(f"the training failed: {event['reason']}")
         told = len(happened)
-        if happened and not alive:
+        if ended:
             if happened[-1]["event"] == "published":
                 return
             raise ServerAppDiedError("the ServerApp ended without a word: it was killed")
