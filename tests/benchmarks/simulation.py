@@ -9,29 +9,17 @@ import os
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.serverapp.strategy import FedAvg
-from flwr.serverapp.strategy.fedopt import FedOpt
-from flwr.supercore.privacy_accounting import (
-    GaussianPrivacyEvent,
-    NeighboringRelation,
-    PrivacyConfig,
-    SamplingMethod,
-)
-from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 from flwr.supercore.task_identity import TaskIdentity
 
 from cloister_client.data.shard import Sample, Shard, read_shard
 from cloister_client.training.fitting import fit
 from cloister_dealer.deal import deal
 from cloister_dealer.settings import Settings as DealerSettings
-from cloister_shared import flower
 from cloister_shared.classification import class_indices
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.estimators import estimator
@@ -40,7 +28,9 @@ from cloister_shared.scaling import to_unit
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.plan import estimator_parameters
+from cloister_trainer.records import synthetic_reply
 from cloister_trainer.settings import Settings as TrainerSettings
+from cloister_trainer.strategies import Aggregation
 
 Floats = npt.NDArray[np.float64]
 
@@ -157,7 +147,7 @@ class Federation:
             poison: what becomes of the sites' updates on their way.
         """
         noise = np.random.default_rng(seed)
-        aggregate = _aggregation(recipe)
+        aggregation = Aggregation(strategy(recipe.strategy), recipe.strategy_parameters)
         weights = LinearWeights.zeros(self.data)
         for server_round in range(1, recipe.rounds + 1):
             updates = [
@@ -168,7 +158,8 @@ class Federation:
                 updates = [poison(i, weights, update) for i, update in enumerate(updates)]
             if recipe.clipping_norm is not None:
                 updates = [_noised_mean(recipe, weights, updates, noise)]
-            weights = aggregate(server_round, weights, updates)
+            replies = [synthetic_reply(update.weights, update.examples) for update in updates]
+            weights = aggregation.aggregate(server_round, weights, replies)
             yield weights
 
     def _fit_all(self, recipe: Recipe, received: LinearWeights) -> list[LinearWeights]:
@@ -181,20 +172,6 @@ class Federation:
         if first:
             self._first[key] = fitted
         return fitted
-
-
-def epsilon(noise_multiplier: float, rounds: int, delta: float) -> float:
-    """Return what so many rounds spend, with every site in every round: however many there are."""
-    accountant = RdpAccountant(
-        PrivacyConfig(
-            target_delta=delta,
-            population_size=1,
-            neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
-            sampling_method=SamplingMethod.NO_AMPLIFICATION,
-        )
-    )
-    accountant.compose(GaussianPrivacyEvent(noise_multiplier, 1, 1), rounds)
-    return accountant.get_epsilon(delta)
 
 
 def flat(weights: LinearWeights) -> Floats:
@@ -224,46 +201,7 @@ def _noised_mean(
     assert clip is not None
     total = np.zeros_like(start)
     for update in updates:
-        change = flat(update.weights) - start
-        total += change * min(1.0, clip / max(float(np.linalg.norm(change)), 1e-300))
+        total += flat((update.weights - received).clipped(clip))
     total += noise.normal(0.0, recipe.noise_multiplier * clip, total.shape)
     new, size = start + total / len(updates), received.coef.size
     return Update(LinearWeights(new[:size].reshape(received.coef.shape), new[size:]), 1)
-
-
-def _aggregation(
-    recipe: Recipe,
-) -> Callable[[int, LinearWeights, list[Update]], LinearWeights]:
-    row = strategy(recipe.strategy)
-    module, name = row.flower_class.rsplit(".", 1)
-    aggregator: FedAvg = getattr(import_module(module), name)(**recipe.strategy_parameters)
-
-    def aggregate(
-        server_round: int, received: LinearWeights, updates: list[Update]
-    ) -> LinearWeights:
-        if isinstance(aggregator, FedOpt):
-            # As its configure_train does.
-            aggregator.current_arrays = {
-                flower.COEF: received.coef,
-                flower.INTERCEPT: received.intercept,
-            }
-        arrays, _ = aggregator.aggregate_train(server_round, map(_reply, updates))
-        assert arrays is not None
-        return LinearWeights(arrays[flower.COEF].numpy(), arrays[flower.INTERCEPT].numpy())
-
-    return aggregate
-
-
-def _reply(update: Update) -> Message:
-    arrays = {
-        flower.COEF: Array(update.weights.coef),
-        flower.INTERCEPT: Array(update.weights.intercept),
-    }
-    content = RecordDict(
-        {
-            flower.ARRAYS: ArrayRecord(arrays),
-            flower.METRICS: MetricRecord({flower.EXAMPLES: update.examples}),
-        }
-    )
-    asked = Message(RecordDict(), dst_node_id=1, message_type=MessageType.TRAIN)
-    return Message(content, reply_to=asked)

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from simulation import Federation, Poison, Recipe, Update, epsilon
+from simulation import Federation, Poison, Recipe, Update
 
 from cloister_shared.datasets import DatasetName
 from cloister_shared.strategies import STRATEGIES
 from cloister_shared.weights import LinearWeights
+from cloister_trainer.privacy import epsilon_after
 
 RESULTS = Path("build/study")
 Row = dict[str, Any]
@@ -63,7 +64,9 @@ def noise_multiplier(budget: float, rounds: int) -> float:
     low, high = 0.01, 100.0
     while high - low > 1e-4:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if epsilon(middle, rounds, DELTA) <= budget else (middle, high)
+        low, high = (
+            (low, middle) if epsilon_after(rounds, middle, DELTA) <= budget else (middle, high)
+        )
     return math.ceil(100 * high) / 100
 
 
@@ -129,7 +132,7 @@ def privacy(options: argparse.Namespace) -> tuple[Table, list[Row]]:
                     found = list(final_accuracies(federation, recipe, seeds))
                     tried.append((recipe, found))
         recipe, found = max(tried, key=lambda one: float(np.mean(one[1])))
-        spent = epsilon(recipe.noise_multiplier, recipe.rounds, DELTA)
+        spent = epsilon_after(recipe.rounds, recipe.noise_multiplier, DELTA)
         rows.append({"epsilon": spent, "recipe": asdict(recipe), "accuracies": found})
         table.add_row(
             *(f"{spent:.2f}", f"{recipe.noise_multiplier:.2f}", f"{recipe.clipping_norm:g}"),

@@ -23,6 +23,25 @@ class LinearWeights:
         """Return the weights every training starts from."""
         return cls(np.zeros((schema.n_outputs, schema.n_features)), np.zeros(schema.n_outputs))
 
+    def __add__(self, update: "LinearWeights") -> "LinearWeights":
+        return LinearWeights(self.coef + update.coef, self.intercept + update.intercept)
+
+    def __sub__(self, other: "LinearWeights") -> "LinearWeights":
+        return LinearWeights(self.coef - other.coef, self.intercept - other.intercept)
+
+    @property
+    def l2_norm(self) -> float:
+        """Of coefficients and intercepts as one vector."""
+        return float(np.hypot(np.linalg.norm(self.coef), np.linalg.norm(self.intercept)))
+
+    def clipped(self, norm: float) -> "LinearWeights":
+        """Return these scaled to an l2 norm of ``norm``, or as they are where theirs is less."""
+        own = self.l2_norm
+        if own <= norm:
+            return self
+        factor = norm / own
+        return LinearWeights(factor * self.coef, factor * self.intercept)
+
     def check(self, schema: DatasetSchema) -> None:
         """Raise unless the shapes fit ``schema`` and every value is finite.
 

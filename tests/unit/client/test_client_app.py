@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from cloister_client.app import app
 from cloister_client.data.shard import read_shard
 from cloister_client.site import REQUIRE_SECURE_AGGREGATION, SHARD_DIR
-from cloister_client.training.fitting import fit, l2_norm, measure
+from cloister_client.training.fitting import fit, measure
 from cloister_shared import flower
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
@@ -120,7 +120,7 @@ def test_a_site_that_is_to_report_nothing_sends_its_weights_alone(site: Path) ->
         arrays[flower.COEF].numpy() - received.coef,
         arrays[flower.INTERCEPT].numpy() - received.intercept,
     )
-    assert l2_norm(update) == pytest.approx(0.5)
+    assert update.l2_norm == pytest.approx(0.5)
 
 
 def test_a_site_that_is_to_report_nothing_evaluates_nothing(site: Path) -> None:

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from cloister_client.data.shard import Sample, Shard
-from cloister_client.training.fitting import Task, fit, l2_norm, measure, train
+from cloister_client.training.fitting import Task, fit, measure, train
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.estimators import estimator
 from cloister_shared.scaling import to_unit
@@ -177,8 +177,8 @@ def test_an_update_beyond_the_norm_is_scaled_to_it(
 ) -> None:
     received, shard = some_weights(name), shard_of(name, sample)
     free = train(task(), received, shard).update
-    clipped = train(task(clipping_norm=share * l2_norm(free)), received, shard)
-    assert l2_norm(clipped.update) == pytest.approx(share * l2_norm(free), rel=1e-9)
+    clipped = train(task(clipping_norm=share * free.l2_norm), received, shard)
+    assert clipped.update.l2_norm == pytest.approx(share * free.l2_norm, rel=1e-9)
     np.testing.assert_allclose(clipped.update.coef, share * free.coef, rtol=1e-9)
     np.testing.assert_allclose(clipped.update.intercept, share * free.intercept, rtol=1e-9)
     np.testing.assert_allclose(clipped.weights.coef, received.coef + clipped.update.coef)
@@ -187,7 +187,7 @@ def test_an_update_beyond_the_norm_is_scaled_to_it(
 def test_an_update_within_the_norm_stays_as_it_is(name: DatasetName, sample: Sample) -> None:
     received, shard = some_weights(name), shard_of(name, sample)
     free = train(task(), received, shard)
-    same = train(task(clipping_norm=1.001 * l2_norm(free.update)), received, shard)
+    same = train(task(clipping_norm=1.001 * free.update.l2_norm), received, shard)
     assert np.array_equal(same.weights.coef, free.weights.coef)
     assert np.array_equal(same.update.intercept, free.update.intercept)
 
@@ -199,4 +199,4 @@ def test_a_site_that_reports_nothing_counts_one(name: DatasetName, sample: Sampl
 
 
 def test_the_norm_is_of_coefficients_and_intercepts_as_one_vector() -> None:
-    assert l2_norm(LinearWeights(np.array([[2.0, 4.0]]), np.array([4.0]))) == 6.0
+    assert LinearWeights(np.array([[2.0, 4.0]]), np.array([4.0])).l2_norm == 6.0

@@ -101,9 +101,8 @@ class GaussianPrivacy:
         deviation = self._noise_multiplier * self._clipping_norm / sites
         values = deviation * standard_normal(mean.coef.size + mean.intercept.size, self._entropy)
         coef, intercept = np.split(values, [mean.coef.size])
-        return LinearWeights(
-            mean.coef + coef.reshape(mean.coef.shape),
-            mean.intercept + intercept.reshape(mean.intercept.shape),
+        return mean + LinearWeights(
+            coef.reshape(mean.coef.shape), intercept.reshape(mean.intercept.shape)
         )
 
     def spend(self) -> float:
@@ -127,12 +126,10 @@ class GaussianPrivacy:
             raise CloisterError(f"what was spent of the privacy budget is lost: {error}") from None
 
     def _clipped(self, received: LinearWeights, weights: LinearWeights) -> LinearWeights:
-        coef, intercept = weights.coef - received.coef, weights.intercept - received.intercept
-        norm = float(np.hypot(np.linalg.norm(coef), np.linalg.norm(intercept)))
-        if norm <= self._clipping_norm:
+        update = weights - received
+        if update.l2_norm <= self._clipping_norm:
             return weights
-        factor = self._clipping_norm / norm
-        return LinearWeights(received.coef + factor * coef, received.intercept + factor * intercept)
+        return received + update.clipped(self._clipping_norm)
 
 
 def standard_normal(size: int, entropy: Entropy = os.urandom) -> npt.NDArray[np.float64]:

@@ -47,13 +47,13 @@ def mean_weights(replies: Sequence[Message]) -> LinearWeights:
     )
 
 
-def synthetic_reply(weights: LinearWeights) -> Message:
-    """Return a reply that carries a mean, as the only one that a strategy is to aggregate."""
+def synthetic_reply(weights: LinearWeights, examples: int = 1) -> Message:
+    """Return a reply as a site's: for a mean, the only one that a strategy is to aggregate."""
     asked = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
     content = RecordDict(
         {
             flower.ARRAYS: to_record(weights),
-            flower.METRICS: MetricRecord({flower.EXAMPLES: 1}),
+            flower.METRICS: MetricRecord({flower.EXAMPLES: examples}),
         }
     )
     return Message(content, reply_to=asked)

@@ -125,7 +125,7 @@ class SecureCollection:
             server_round, flower.TASK_TRAIN, weights, shapes
         )
         accuracy, loss = self._metrics(tail) if self._reports else (None, None)
-        after = LinearWeights(weights.coef + coef, weights.intercept + intercept)
+        after = weights + LinearWeights(coef, intercept)
         return Collected(asked, sites, [synthetic_reply(after)], None, accuracy, loss)
 
     def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:

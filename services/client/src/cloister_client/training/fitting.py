@@ -63,23 +63,16 @@ def train(task: Task, received: LinearWeights, shard: Shard) -> Trained:
     """
     fitted = fit(task.estimator, task.parameters, received, shard.train, shard.data)
     fitted.check(shard.data)
-    update = LinearWeights(fitted.coef - received.coef, fitted.intercept - received.intercept)
-    norm = l2_norm(update)
-    if task.clipping_norm is not None and norm > task.clipping_norm:
-        factor = task.clipping_norm / norm
-        update = LinearWeights(factor * update.coef, factor * update.intercept)
-        fitted = LinearWeights(received.coef + update.coef, received.intercept + update.intercept)
+    update = fitted - received
+    if task.clipping_norm is not None and update.l2_norm > task.clipping_norm:
+        update = update.clipped(task.clipping_norm)
+        fitted = received + update
     return Trained(
         weights=fitted,
         update=update,
         examples=len(shard.train.classes) if task.report else 1,
         metrics=measure(received, shard.validation) if task.report else None,
     )
-
-
-def l2_norm(weights: LinearWeights) -> float:
-    """Return the l2 norm of coefficients and intercepts as one vector."""
-    return float(np.hypot(np.linalg.norm(weights.coef), np.linalg.norm(weights.intercept)))
 
 
 def fit(
