@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
@@ -43,6 +43,13 @@ def breast_cancer_data() -> Data:
     """Raw features, shape (569, 30), and labels as words."""
     data = load_breast_cancer()
     return data.data, data.target_names[data.target]
+
+
+@pytest.fixture(scope="session")
+def diabetes_data() -> Data:
+    """Raw features, shape (442, 10), and targets."""
+    data = load_diabetes(scaled=False)
+    return data.data, data.target
 
 
 def publish_fitted(root: Path, name: DatasetName, data: Data) -> None:

@@ -20,9 +20,9 @@ from cloister_client.data.shard import Sample, Shard, read_shard
 from cloister_client.training.fitting import fit
 from cloister_dealer.deal import deal
 from cloister_dealer.settings import Settings as DealerSettings
-from cloister_shared.classification import class_indices
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.estimators import estimator
+from cloister_shared.links import class_indices
 from cloister_shared.samples import FEATURES, HELD_OUT, LABELS, SCHEMA, SHARD
 from cloister_shared.scaling import to_unit
 from cloister_shared.strategies import strategy

@@ -14,9 +14,9 @@ from cloister_shared.schema import DatasetSchema
 class RoundMetrics(BaseModel):
     """What one round of training came to, over the sites that replied in it.
 
-    Accuracy and loss are of the global model as the sites received it in this round, on the rows
-    that each keeps for validation, averaged by number of rows. They are missing where sites do not
-    report any, under differential privacy.
+    Accuracy, absolute error and loss are of the global model as the sites received it in this
+    round, on the rows that each keeps for validation, averaged by number of rows. They are missing
+    where sites do not report any, under differential privacy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,8 +27,12 @@ class RoundMetrics(BaseModel):
     examples: int | None = Field(default=None, ge=1)
     """Rows fitted, where sites say how many they have."""
     accuracy: float | None = Field(default=None, ge=0, le=1)
+    """Of a classification."""
+    absolute_error: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Of a regression: mean absolute error, in the unit of the target."""
     loss: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Mean cross-entropy, in nats."""
+    """Mean cross-entropy in nats; mean hinge loss of a model without probabilities; mean squared
+    error of a regression."""
     epsilon: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Spent up to and with this round, at the card's delta, under differential privacy."""
     seconds: float = Field(ge=0, allow_inf_nan=False)
@@ -40,9 +44,10 @@ class FinalMetrics(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sites: int = Field(ge=1)
-    accuracy: float = Field(ge=0, le=1)
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    absolute_error: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     loss: float = Field(ge=0, allow_inf_nan=False)
-    """Mean cross-entropy, in nats."""
+    """This and the two above as in ``RoundMetrics``; one of those two is there."""
 
 
 class DifferentialPrivacy(BaseModel):

@@ -3,9 +3,9 @@
 from typing import Literal, get_args
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.schema import DatasetSchema, Feature
+from cloister_shared.schema import DatasetSchema, Feature, Target
 
-DatasetName = Literal["digits", "mnist", "breast_cancer"]
+DatasetName = Literal["digits", "mnist", "breast_cancer", "diabetes"]
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
 
 # Minimum and maximum as published in the dataset's description (scikit-learn's breast_cancer.rst,
@@ -44,6 +44,22 @@ _BREAST_CANCER: tuple[tuple[str, float, float], ...] = (
     ("worst fractal dimension", 0.054, 0.209),
 )
 
+# Ages, measurements and serum values of adult patients (Efron, Hastie, Johnstone and Tibshirani,
+# 2004, https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html), with bounds that such quantities
+# have: none is taken from the rows. The target measures how the disease progressed in a year.
+_DIABETES: tuple[tuple[str, float, float], ...] = (
+    ("age", 18, 80),
+    ("sex", 1, 2),
+    ("bmi", 15, 45),
+    ("bp", 60, 140),
+    ("s1", 90, 320),
+    ("s2", 40, 250),
+    ("s3", 20, 100),
+    ("s4", 1, 10),
+    ("s5", 3, 6.5),
+    ("s6", 50, 130),
+)
+
 
 def _image(dataset: str, height: int, width: int, high: float) -> DatasetSchema:
     return DatasetSchema(
@@ -77,5 +93,14 @@ def schema(name: DatasetName) -> DatasetSchema:
                     for feature, low, high in _BREAST_CANCER
                 ),
                 classes=("malignant", "benign"),
+            )
+        case "diabetes":
+            return DatasetSchema(
+                dataset="diabetes",
+                task="regression",
+                features=tuple(
+                    Feature(name=feature, low=low, high=high) for feature, low, high in _DIABETES
+                ),
+                target=Target(low=0, high=360),
             )
     raise CloisterError(f"there is no dataset {name!r}; use one of: {', '.join(DATASETS)}")

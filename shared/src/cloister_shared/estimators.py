@@ -1,9 +1,22 @@
 """The estimators that can be compiled and served: one row each."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
 
 from cloister_shared.errors import CloisterError
+
+Task = Literal["classification", "regression"]
+Aggregation = Literal["rounds", "statistics", "mean"]
+"""How sites train an estimator together.
+
+- ``rounds``: each fits from the global weights on, and their updates become the next weights.
+- ``statistics``: each sends the sums that its rows enter the least-squares objective with; one
+  round gives what a fit on all rows in one place would.
+- ``mean``: the estimator cannot begin from given weights, so each fits once on its own, and the
+  model is the mean of their weights.
+"""
 
 
 @dataclass(frozen=True)
@@ -12,28 +25,85 @@ class Estimator:
 
     name: str
     """The scikit-learn class name; cards and settings use it."""
+    task: Task
     sklearn_class: str
     """Import path of the class that is fitted."""
     concrete_class: str
     """Import path of the class that compiles it."""
-    family: Literal["linear", "tree"]
-    """Linear: the circuit computes scores, needs no evaluation keys, and sites can train it
-    together. Tree: it computes class probabilities and needs evaluation keys."""
+    family: Literal["linear", "tree"] = "linear"
+    """Linear: the circuit computes scores and needs no evaluation keys. Tree: it computes class
+    probabilities and needs evaluation keys."""
+    aggregation: Aggregation | None = None
+    """How sites train it together; None: they cannot."""
+    iterations: str | None = None
+    """The parameter that says how much work one fit is, ``max_iter``; None where there is none or
+    a fit is always to its end."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters whose default is another here than in scikit-learn."""
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Parameters of which not every value can be compiled or trained across sites: those that
+    can."""
+    positive: Literal["none", "not negative", "positive"] = "none"
+    """What its targets have to be, whatever its parameters."""
     has_proximal_term: bool = False
     """Whether its objective can draw a site towards the global model, which FedProx needs."""
+
+
+def _linear(name: str, task: Task, aggregation: Aggregation, **changes: Any) -> Estimator:
+    # LinearSVC and the like live in sklearn.svm, all others in sklearn.linear_model.
+    module = "svm" if name.startswith("LinearSV") else "linear_model"
+    return Estimator(
+        name=name,
+        task=task,
+        sklearn_class=f"sklearn.{module}.{name}",
+        concrete_class=f"concrete.ml.sklearn.{name}",
+        aggregation=aggregation,
+        **changes,
+    )
+
+
+def _generalised(name: str, **changes: Any) -> Estimator:
+    iterated = {"iterations": "max_iter", "defaults": {"max_iter": 20}}
+    return _linear(name, "regression", "rounds", **iterated, **changes)
 
 
 ESTIMATORS = {
     estimator.name: estimator
     for estimator in (
-        Estimator(
-            name="LogisticRegression",
-            sklearn_class="sklearn.linear_model.LogisticRegression",
-            concrete_class="concrete.ml.sklearn.LogisticRegression",
-            family="linear",
+        _linear(
+            "LogisticRegression",
+            "classification",
+            "rounds",
+            iterations="max_iter",
+            defaults={"max_iter": 20},
         ),
+        _linear("LinearSVC", "classification", "mean"),
+        _linear(
+            "SGDClassifier",
+            "classification",
+            "rounds",
+            iterations="max_iter",
+            defaults={"loss": "log_loss", "max_iter": 5, "tol": None},
+            only={"loss": ("log_loss", "modified_huber")},
+        ),
+        _linear("LinearRegression", "regression", "statistics"),
+        _linear("Ridge", "regression", "statistics"),
+        _linear("Lasso", "regression", "statistics"),
+        _linear("ElasticNet", "regression", "statistics"),
+        _linear("LinearSVR", "regression", "mean"),
+        _linear(
+            "SGDRegressor",
+            "regression",
+            "rounds",
+            iterations="max_iter",
+            defaults={"max_iter": 5, "tol": None},
+        ),
+        _generalised("PoissonRegressor", positive="not negative"),
+        _generalised("GammaRegressor", positive="positive"),
+        _generalised("TweedieRegressor"),
         Estimator(
             name="DecisionTreeClassifier",
+            task="classification",
             sklearn_class="sklearn.tree.DecisionTreeClassifier",
             concrete_class="concrete.ml.sklearn.DecisionTreeClassifier",
             family="tree",
@@ -60,12 +130,18 @@ def federated_estimator(name: str) -> Estimator:
     """Return the row for ``name``, which sites can train together.
 
     Raises:
-        CloisterError: no such estimator, or not one whose weights can be averaged.
+        CloisterError: no such estimator, or not one that sites can train together.
     """
     row = estimator(name)
-    if row.family != "linear":
-        linear = (other.name for other in ESTIMATORS.values() if other.family == "linear")
+    if row.aggregation is None:
+        others = (other.name for other in ESTIMATORS.values() if other.aggregation)
         raise CloisterError(
-            f"estimator {name!r} cannot be trained across sites; use one of: {', '.join(linear)}"
+            f"estimator {name!r} cannot be trained across sites; use one of: {', '.join(others)}"
         )
     return row
+
+
+def sklearn_class(row: Estimator) -> Any:
+    """Import and return the scikit-learn class."""
+    module, name = row.sklearn_class.rsplit(".", 1)
+    return getattr(import_module(module), name)

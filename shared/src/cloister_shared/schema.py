@@ -3,7 +3,7 @@
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from pydantic import (
 
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import Task
 
 
 def _printable(text: str) -> str:
@@ -51,8 +52,28 @@ class Feature(BaseModel):
         return self
 
 
+class Target(BaseModel):
+    """What a regression predicts, and its declared bounds in the unit of the raw data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: FiniteFloat
+    high: FiniteFloat
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if not (self.low < self.high and math.isfinite(self.high - self.low)):
+            raise ValueError(f"target: low {self.low} must be below high {self.high}")
+        return self
+
+    @property
+    def width(self) -> float:
+        """Between the bounds; above 0."""
+        return self.high - self.low
+
+
 class DatasetSchema(BaseModel):
-    """Feature names, declared bounds, image shape and classes of a dataset.
+    """Feature names, declared bounds, image shape, and classes or target of a dataset.
 
     The bounds are declared, never measured: sites and key holder map features from them to [0, 1],
     and the compiler calibrates from them, so that no step needs anyone's data.
@@ -61,17 +82,28 @@ class DatasetSchema(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: Text
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     features: tuple[Feature, ...] = Field(min_length=1)
     image_shape: tuple[PositiveInt, PositiveInt] | None = None
     """Height and width in pixels where the features are an image in row-major order."""
-    classes: tuple[Label, ...] = Field(min_length=2)
+    label: Text = "label"
+    """Name of the column with the labels or the target, in tables that name their columns."""
+    classes: tuple[Label, ...] = ()
+    """Of a classification, two or more."""
+    target: Target | None = None
+    """Of a regression."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         names = [feature.name for feature in self.features]
         if len(set(names)) != len(names):
             raise ValueError("feature names must be unique")
+        if self.label in names:
+            raise ValueError(f"label {self.label!r} is the name of a feature too")
+        if self.task == "classification" and (len(self.classes) < 2 or self.target):
+            raise ValueError("a classification has two or more classes, and no target")
+        if self.task == "regression" and (self.classes or not self.target):
+            raise ValueError("a regression has a target, and no classes")
         if len({str(label) for label in self.classes}) != len(self.classes):
             raise ValueError("classes must be unique")
         if self.image_shape and self.image_shape[0] * self.image_shape[1] != len(self.features):
@@ -82,13 +114,18 @@ class DatasetSchema(BaseModel):
 
     @property
     def n_features(self) -> int:
-        """Number of input columns."""
+        """Number of columns of the raw data."""
+        return len(self.features)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of values in [0, 1] that a row becomes, which models are fitted on."""
         return len(self.features)
 
     @property
     def n_outputs(self) -> int:
-        """Rows of ``coef_``: one for two classes, else one a class (scikit-learn's convention)."""
-        return 1 if len(self.classes) == 2 else len(self.classes)
+        """Rows of ``coef_``: one a class; a single one for two classes, and for a regression."""
+        return len(self.classes) if len(self.classes) > 2 else 1
 
     @cached_property
     def lows(self) -> npt.NDArray[np.float64]:
@@ -117,9 +154,7 @@ class DatasetSchema(BaseModel):
             CloisterError: ``labels`` is not one column, or a label is not among the classes; the
                 message names its row, and never the label.
         """
-        column = np.asarray(labels)
-        if column.ndim != 1:
-            raise CloisterError(f"labels have shape {column.shape}; they must be one column")
+        column = _column(labels)
         known = {str(label): index for index, label in enumerate(self.classes)}
         indices = np.array([known.get(_text(label), -1) for label in column], dtype=np.int64)
         unknown = np.flatnonzero(indices < 0)
@@ -130,6 +165,44 @@ class DatasetSchema(BaseModel):
             )
         return indices
 
+    def targets(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return a regression's targets as floats, shape (n,).
+
+        Args:
+            values: shape (n,).
+
+        Raises:
+            CloisterError: ``values`` is not one column of finite numbers within the declared
+                bounds; the message names the row, and never the value.
+        """
+        column, target = _column(values), self._target
+        try:
+            found = column.astype(np.float64)
+        except (TypeError, ValueError):
+            raise CloisterError("targets must be numbers") from None
+        # Written so that what is not a number is outside too.
+        outside = np.flatnonzero(~((found >= target.low) & (found <= target.high)))
+        if outside.size:
+            raise CloisterError(
+                f"row {outside[0]}: the target is missing, or outside its declared bounds "
+                f"[{target.low}, {target.high}]"
+            )
+        return found
+
+    def answers(self, labels: npt.ArrayLike) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
+        """Return what a model is to predict: positions of classes, or targets, shape (n,).
+
+        Raises:
+            CloisterError: as ``class_indices`` or ``targets``.
+        """
+        return self.targets(labels) if self.task == "regression" else self.class_indices(labels)
+
+    @property
+    def _target(self) -> Target:
+        if self.target is None:
+            raise CloisterError(f"{self.dataset} is a classification: it has no target")
+        return self.target
+
     def labels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
         """Return the class label at each of ``indices``, shape (n,).
 
@@ -138,6 +211,13 @@ class DatasetSchema(BaseModel):
         """
         classes: npt.NDArray[np.generic] = np.array(self.classes)
         return classes[indices]
+
+
+def _column(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    column = np.asarray(values)
+    if column.ndim != 1:
+        raise CloisterError(f"labels have shape {column.shape}; they must be one column")
+    return column
 
 
 def _text(label: Any) -> str:

@@ -13,7 +13,7 @@ from cloister_shared.schema import DatasetSchema
 
 @dataclass(frozen=True)
 class LinearWeights:
-    """``coef_`` of shape (n_outputs, n_features) and ``intercept_`` of shape (n_outputs,)."""
+    """``coef_`` of shape (n_outputs, n_inputs) and ``intercept_`` of shape (n_outputs,)."""
 
     coef: npt.NDArray[np.float64]
     intercept: npt.NDArray[np.float64]
@@ -21,7 +21,7 @@ class LinearWeights:
     @classmethod
     def zeros(cls, schema: DatasetSchema) -> "LinearWeights":
         """Return the weights every training starts from."""
-        return cls(np.zeros((schema.n_outputs, schema.n_features)), np.zeros(schema.n_outputs))
+        return cls(np.zeros((schema.n_outputs, schema.n_inputs)), np.zeros(schema.n_outputs))
 
     def __add__(self, update: "LinearWeights") -> "LinearWeights":
         return LinearWeights(self.coef + update.coef, self.intercept + update.intercept)
@@ -49,7 +49,7 @@ class LinearWeights:
             CloisterError: naming the array and what is wrong with it.
         """
         for name, array, shape in (
-            ("coef", self.coef, (schema.n_outputs, schema.n_features)),
+            ("coef", self.coef, (schema.n_outputs, schema.n_inputs)),
             ("intercept", self.intercept, (schema.n_outputs,)),
         ):
             if array.shape != shape:

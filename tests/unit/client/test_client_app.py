@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from measuring import metrics_of
 
 from cloister_client.app import app
 from cloister_client.data.shard import read_shard
 from cloister_client.site import REQUIRE_SECURE_AGGREGATION, SHARD_DIR
-from cloister_client.training.fitting import fit, measure
+from cloister_client.training.fitting import fit
 from cloister_shared import flower
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
@@ -78,7 +79,7 @@ def test_a_fit_carries_new_weights_and_the_metrics_of_those_received(site: Path)
     arrays = content.array_records[flower.ARRAYS]
     assert np.array_equal(arrays[flower.COEF].numpy(), expected.coef)
     assert np.array_equal(arrays[flower.INTERCEPT].numpy(), expected.intercept)
-    metrics = measure(received, shard.validation)
+    metrics = metrics_of(received, shard.validation)
     assert dict(content.metric_records[flower.METRICS]) == {
         flower.EXAMPLES: 270,
         flower.VALIDATION_EXAMPLES: 30,
@@ -91,7 +92,7 @@ def test_an_evaluation_carries_metrics_and_nothing_else(site: Path) -> None:
     weights = some_weights()
     content = ask(site, "evaluate", weights)
     assert set(content) == {flower.METRICS}
-    loss = measure(weights, read_shard(site, "refuse").validation).loss
+    loss = metrics_of(weights, read_shard(site, "refuse").validation).loss
     assert content.metric_records[flower.METRICS][flower.LOSS] == loss
 
 

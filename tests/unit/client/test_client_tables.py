@@ -12,12 +12,13 @@ import pyarrow.parquet as pa_parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from measuring import metrics_of
 
 from cloister_client.data import csv_rows
 from cloister_client.data.folder import data_file, read_rows
 from cloister_client.data.rows import Columns, Rows
 from cloister_client.data.shard import Shard, read_shard
-from cloister_client.training.fitting import fit, measure
+from cloister_client.training.fitting import fit
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import estimator
@@ -368,7 +369,7 @@ def test_a_site_that_lacks_classes_trains_on_those_it_has(
     np.testing.assert_array_equal(result.coef[absent], received.coef[absent])
     np.testing.assert_array_equal(result.intercept[absent], received.intercept[absent])
     assert not np.isclose(result.intercept[list(present)], received.intercept[list(present)]).any()
-    before, after = measure(received, shard.validation), measure(result, shard.validation)
+    before, after = metrics_of(received, shard.validation), metrics_of(result, shard.validation)
     assert after.loss < before.loss
 
 
@@ -382,7 +383,7 @@ def test_a_site_with_one_of_two_classes_keeps_what_it_received(
     received, result = fitted(shard)
     np.testing.assert_array_equal(result.coef, received.coef)
     np.testing.assert_array_equal(result.intercept, received.intercept)
-    measured = measure(result, shard.validation)
+    measured = metrics_of(result, shard.validation)
     assert measured.examples == len(shard.validation.classes)
     assert np.isfinite(measured.loss)
 

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from measuring import metrics_of
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from cloister_client.data.shard import Sample, Shard
-from cloister_client.training.fitting import Task, fit, measure, train
+from cloister_client.training.fitting import Task, fit, train
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.estimators import estimator
 from cloister_shared.scaling import to_unit
@@ -96,7 +97,7 @@ def test_what_is_received_is_not_changed(name: DatasetName, sample: Sample) -> N
 def test_the_loss_on_the_fitted_rows_falls(name: DatasetName, sample: Sample) -> None:
     for received in (LinearWeights.zeros(schema(name)), some_weights(name)):
         result = fitted(received, sample, name)
-        assert measure(result, sample).loss < 0.5 * measure(received, sample).loss
+        assert metrics_of(result, sample).loss < 0.5 * metrics_of(received, sample).loss
 
 
 @pytest.mark.parametrize("present", [(0, 1, 2, 4, 5, 6, 8, 9), (2, 5), (4,)])
@@ -111,7 +112,7 @@ def test_an_absent_class_keeps_the_row_it_received(
     assert np.array_equal(result.intercept[absent], received.intercept[absent])
     for row in present:
         assert not np.allclose(result.coef[row], received.coef[row])
-    assert measure(result, rows).loss < measure(received, rows).loss
+    assert metrics_of(result, rows).loss < metrics_of(received, rows).loss
 
 
 @pytest.mark.parametrize("present", [0, 1])
@@ -127,7 +128,7 @@ def test_where_one_of_two_classes_is_absent_the_single_row_is_kept(
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_metrics_are_scikit_learns(name: DatasetName, sample: Sample) -> None:
     model = LogisticRegression(max_iter=5).fit(sample.features, sample.classes)
-    metrics = measure(LinearWeights(model.coef_, model.intercept_), sample)
+    metrics = metrics_of(LinearWeights(model.coef_, model.intercept_), sample)
     assert metrics.examples == len(sample.classes)
     assert metrics.accuracy == model.score(sample.features, sample.classes)
     expected = log_loss(sample.classes, model.predict_proba(sample.features))
@@ -137,9 +138,9 @@ def test_metrics_are_scikit_learns(name: DatasetName, sample: Sample) -> None:
 def test_metrics_of_one_class_and_of_zero_weights(name: DatasetName, sample: Sample) -> None:
     zeros = LinearWeights.zeros(schema(name))
     n_classes = len(schema(name).classes)
-    assert measure(zeros, sample).loss == pytest.approx(np.log(n_classes))
-    assert measure(zeros, only(sample, 0)).accuracy == 1
-    assert measure(zeros, only(sample, 1)).accuracy == 0
+    assert metrics_of(zeros, sample).loss == pytest.approx(np.log(n_classes))
+    assert metrics_of(zeros, only(sample, 0)).accuracy == 1
+    assert metrics_of(zeros, only(sample, 1)).accuracy == 0
 
 
 def shard_of(name: DatasetName, sample: Sample) -> Shard:
@@ -161,7 +162,7 @@ def test_training_gives_what_was_fitted_and_how_the_received_model_did(
     assert np.array_equal(trained.update.coef, expected.coef - received.coef)
     assert np.array_equal(trained.update.intercept, expected.intercept - received.intercept)
     assert trained.examples == len(shard.train.classes)
-    assert trained.metrics == measure(received, shard.validation)
+    assert trained.metrics == metrics_of(received, shard.validation)
 
 
 def test_training_is_pure(name: DatasetName, sample: Sample) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cloister_compiler.probes import PROBES, measure_agreement, synthetic_rows
-from cloister_shared.classification import class_indices
+from cloister_shared.links import class_indices
 from cloister_shared.reference import Reference
 
 Floats = np.ndarray[Any, Any]

@@ -22,8 +22,8 @@ from cloister_shared.artifact import (
     ArtifactDetails,
 )
 from cloister_shared.card import ModelCard, read_card
-from cloister_shared.classification import class_indices, probabilities
 from cloister_shared.digests import digest_file
+from cloister_shared.links import class_indices, probabilities
 from cloister_shared.reference import Reference
 from cloister_shared.registry import Registry, Version
 from cloister_shared.scaling import to_unit
@@ -112,7 +112,7 @@ def test_stock_client_and_server_give_the_clear_result_on_random_rows(
         np.testing.assert_array_equal(client.deserialize_decrypt(result), scores[None, :])
         np.testing.assert_allclose(
             client.deserialize_decrypt_dequantize(result),
-            probabilities(reference.dequantise(scores[None, :])),
+            probabilities(reference.dequantise(scores[None, :]), "softmax"),
             rtol=1e-9,
         )
 

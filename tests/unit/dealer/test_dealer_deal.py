@@ -13,6 +13,7 @@ from cloister_dealer.deal import Deal, deal
 from cloister_dealer.settings import Settings
 from cloister_dealer.sources import load_source
 from cloister_shared.datasets import schema
+from cloister_shared.errors import CloisterError
 from cloister_shared.files import write_atomically
 from cloister_shared.schema import read_schema
 
@@ -87,6 +88,7 @@ def test_a_second_deal_of_equal_settings_does_no_work(
         {"partition": "dirichlet"},
         {"held_out_fraction": 0.3},
         {"dataset": "breast_cancer"},
+        {"dataset": "diabetes"},
     ],
 )
 def test_other_settings_deal_other_shards_and_remove_the_old(
@@ -105,6 +107,11 @@ def test_other_settings_deal_other_shards_and_remove_the_old(
 def test_another_alpha_deals_anew_where_it_is_used(dealer_settings: MakeSettings) -> None:
     first = deal(dealer_settings(partition="dirichlet"))
     assert deal(dealer_settings(partition="dirichlet", dirichlet_alpha=1)).digest != first.digest
+
+
+def test_a_regression_has_no_classes_to_skew(dealer_settings: MakeSettings) -> None:
+    with pytest.raises(CloisterError, match="CLOISTER_PARTITION=dirichlet skews classes"):
+        deal(dealer_settings(dataset="diabetes", partition="dirichlet"))
 
 
 def test_folders_that_are_no_deals_are_left_alone(dealer_settings: MakeSettings) -> None:

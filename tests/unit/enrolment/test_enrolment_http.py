@@ -81,7 +81,10 @@ def test_a_register_that_is_lost_costs_a_site_nothing(
 
 @pytest.mark.parametrize(
     "header",
-    [None, "", "Bearer", "Bearer ", "Bearer x", "Basic eDp5", f"Bearer {make_token()}"],
+    [
+        *(None, "", "Bearer", "Bearer ", "Bearer x", "Basic eDp5"),
+        pytest.param(f"Bearer {make_token()}", id="a token of no one's"),
+    ],
 )
 def test_who_has_no_token_is_refused_and_not_listened_to(
     http: TestClient, superlink: MemorySuperLink, tmp_path: Path, header: str | None
@@ -228,8 +231,8 @@ def test_every_curve_that_flower_takes_is_taken(
 @pytest.mark.parametrize(
     "key",
     [
-        openssh(ed25519.Ed25519PrivateKey.generate()),
-        openssh(rsa.generate_private_key(65537, 2048)),
+        pytest.param(openssh(ed25519.Ed25519PrivateKey.generate()), id="Ed25519"),
+        pytest.param(openssh(rsa.generate_private_key(65537, 2048)), id="RSA"),
         "",
         "ecdsa-sha2-nistp384 AAAA",
         "-----BEGIN PUBLIC KEY-----",

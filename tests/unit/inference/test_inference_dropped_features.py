@@ -7,8 +7,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_keyholder import EncryptedModel
-from cloister_shared.classification import class_indices
 from cloister_shared.errors import CloisterError
+from cloister_shared.links import class_indices
 
 
 @pytest.fixture

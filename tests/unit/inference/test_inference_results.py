@@ -11,8 +11,8 @@ from cloister_inference.data_plane import DataPlane
 from cloister_inference.metrics import Metrics
 from cloister_inference.options import Options
 from cloister_inference.scheduler import Scheduler
-from cloister_shared.classification import class_indices
 from cloister_shared.datasets import schema
+from cloister_shared.links import class_indices
 from cloister_shared.open_inference import encode_elements
 from cloister_shared.scaling import to_unit
 

@@ -12,8 +12,8 @@ import pytest
 from test_inference_process import Process
 
 from cloister_keyholder import EncryptedModel
-from cloister_shared.classification import class_indices
 from cloister_shared.datasets import DatasetName, schema
+from cloister_shared.links import class_indices
 from cloister_shared.reference import Reference
 from cloister_shared.scaling import to_unit
 

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from cloister_keyholder import EncryptedModel, InvalidAnswer, KeyUnusable, RequestRefused
 from cloister_keyholder.circuit import Query
-from cloister_shared.classification import class_indices
 from cloister_shared.errors import CloisterError
+from cloister_shared.links import class_indices
 from cloister_shared.reference import Reference
 from cloister_shared.scaling import to_unit
 

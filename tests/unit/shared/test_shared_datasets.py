@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from cloister_shared.datasets import DATASETS, DatasetName, schema
 from cloister_shared.errors import CloisterError
@@ -31,7 +31,15 @@ def test_the_data_lie_within_the_declared_bounds_in_the_declared_columns(name: D
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_dataset_is_called_by_its_own_name(name: DatasetName) -> None:
     assert schema(name).dataset == name
-    assert len(schema(name).classes) == (2 if name == "breast_cancer" else 10)
+    assert len(schema(name).classes) == {"breast_cancer": 2, "diabetes": 0}.get(name, 10)
+
+
+def test_diabetes_is_a_regression_within_its_bounds() -> None:
+    data, description = load_diabetes(scaled=False), schema("diabetes")
+    assert data.feature_names == [feature.name for feature in description.features]
+    assert to_unit(data.data, description).shape == data.data.shape
+    np.testing.assert_array_equal(description.answers(data.target), data.target)
+    assert (description.task, description.n_outputs) == ("regression", 1)
 
 
 @pytest.mark.parametrize(("name", "side", "high"), [("digits", 8, 16), ("mnist", 28, 255)])

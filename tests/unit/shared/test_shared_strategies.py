@@ -115,7 +115,7 @@ def test_what_goes_together(name: str, secure: bool, private: bool) -> None:
 
 
 def test_fedprox_goes_with_an_objective_that_has_the_proximal_term() -> None:
-    proximal = Estimator("P", "p", "p", "linear", has_proximal_term=True)
+    proximal = Estimator("P", "classification", "p", "p", has_proximal_term=True)
     check_combination(
         strategy("FedProx"), proximal, secure_aggregation=False, differential_privacy=False
     )

@@ -13,9 +13,9 @@ from flwr.app import Message, MetricRecord, RecordDict
 from cloister_shared import flower
 from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import Federation, ModelCard, read_card
-from cloister_shared.classification import class_indices
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.links import class_indices
 from cloister_shared.registry import Registry
 from cloister_shared.scaling import to_unit
 from cloister_shared.weights import LinearWeights

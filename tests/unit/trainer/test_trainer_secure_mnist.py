@@ -11,8 +11,8 @@ from flwr.app import ConfigRecord
 
 from cloister_dealer.settings import Settings as DealerSettings
 from cloister_shared import flower
-from cloister_shared.classification import class_indices
 from cloister_shared.datasets import schema
+from cloister_shared.links import class_indices
 from cloister_shared.scaling import to_unit
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights

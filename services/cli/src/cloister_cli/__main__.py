@@ -21,7 +21,9 @@ def cloister() -> None:
 
 @app.command()
 def demo(
-    dataset: Annotated[str, typer.Option(help="digits, mnist or breast_cancer.")] = "digits",
+    dataset: Annotated[
+        str, typer.Option(help="digits, mnist, breast_cancer or diabetes.")
+    ] = "digits",
     clients: Annotated[int, typer.Option(min=1, help="Number of sites.")] = 3,
     samples: Annotated[
         int, typer.Option(min=0, help="Held-out samples evaluated encrypted; 0 for all.")

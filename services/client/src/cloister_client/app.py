@@ -73,7 +73,8 @@ def evaluate(message: Message, context: Context) -> Message:
         raise CloisterError("this run is one in which sites report no metrics")
     received = _weights(message)
     shard = read_inputs(config, context.node_config, received)
-    metrics = _metrics(measure(received, shard.validation), len(shard.train.classes))
+    measured = measure(received, shard.validation, task_of(config).link(shard.data))
+    metrics = _metrics(measured, len(shard.train.classes))
     return Message(RecordDict({flower.METRICS: metrics}), reply_to=message)
 
 

@@ -175,7 +175,7 @@ def export(model: Any, card: ModelCard, features: Sequence[int], folder: Path) -
     (folder / CARD).write_text(text)
     with zipfile.ZipFile(folder / CLIENT_ZIP, "a") as archive:
         archive.writestr(CARD, text)
-        if len(features) < card.data.n_features:
+        if len(features) < card.data.n_inputs:
             archive.writestr(CIRCUIT, json.dumps({"features": list(features)}))
 
 
@@ -189,7 +189,7 @@ def describe_circuit(folder: Path, bits: Bits, card: ModelCard, form: PayloadFor
     )
     return Circuit(
         n_features=int(np.prod(encrypted_input["abstractShape"]["dimensions"])),
-        n_card_features=card.data.n_features,
+        n_card_features=card.data.n_inputs,
         n_outputs=int(np.prod(output["abstractShape"]["dimensions"])),
         bits_inputs=bits.inputs,
         bits_weights=bits.weights,

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from cloister_compiler.calibration import extreme_rows
 from cloister_shared.artifact import Agreement
-from cloister_shared.classification import class_indices
+from cloister_shared.links import class_indices
 from cloister_shared.reference import Reference
 
 Floats = npt.NDArray[np.float64]

@@ -14,6 +14,7 @@ from cloister_dealer.settings import Settings
 from cloister_dealer.sources import Rows, load_source
 from cloister_shared.datasets import schema
 from cloister_shared.digests import digest_bytes, digest_file, digest_json
+from cloister_shared.errors import CloisterError
 from cloister_shared.files import write_atomically
 from cloister_shared.samples import FEATURES, HELD_OUT, LABELS, SCHEMA
 from cloister_shared.schema import DatasetSchema
@@ -75,6 +76,11 @@ def deal(settings: Settings) -> Deal:
         log.info("%s is dealt already into %d shards", settings.dataset, len(existing.shards))
         return existing
 
+    description = schema(settings.dataset)
+    if description.task == "regression" and settings.partition == "dirichlet":
+        raise CloisterError(
+            f"CLOISTER_PARTITION=dirichlet skews classes, and {settings.dataset} has none: use iid"
+        )
     source = load_source(
         settings.dataset,
         mnist_path=settings.mnist_path,
@@ -88,7 +94,6 @@ def deal(settings: Settings) -> Deal:
         alpha=settings.dirichlet_alpha,
         seed=settings.seed,
     )
-    description = schema(settings.dataset)
     folder = root / digest
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

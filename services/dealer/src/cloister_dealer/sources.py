@@ -1,13 +1,14 @@
 """Datasets by name as raw arrays, checked against their public schema."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.datasets import fetch_openml, load_breast_cancer, load_digits
+from sklearn.datasets import fetch_openml, load_breast_cancer, load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 
 from cloister_shared.datasets import DatasetName, schema
@@ -52,13 +53,14 @@ def load_source(
     Args:
         name: which dataset.
         mnist_path: an .npz with MNIST; None, or a device, fetches it from OpenML.
-        held_out_fraction: share of the rows held out, stratified by label; not used for MNIST,
+        held_out_fraction: share of the rows held out, stratified by class; not used for MNIST,
             which has a canonical split.
         seed: of the split.
 
     Raises:
         CloisterError: the data cannot be had, or lies outside the declared bounds.
     """
+    description = schema(name)
     if name == "mnist":
         rows = _mnist(mnist_path)
         source = Source(
@@ -66,13 +68,15 @@ def load_source(
             rows.take(np.arange(MNIST_TRAIN_ROWS, MNIST_ROWS)),
         )
     else:
-        rows = _digits() if name == "digits" else _breast_cancer()
+        rows = _BUNDLED[name]()
+        # There is no share of each value of a regression's target to be kept.
+        stratify = rows.labels if description.task == "classification" else None
         try:
             train, held_out = train_test_split(
                 np.arange(len(rows.labels)),
                 test_size=held_out_fraction,
                 random_state=seed,
-                stratify=rows.labels,
+                stratify=stratify,
             )
         except ValueError as error:
             raise CloisterError(
@@ -80,9 +84,8 @@ def load_source(
                 f"no row of some class on one side ({error}): move it towards 0.5"
             ) from None
         source = Source(rows.take(train), rows.take(held_out))
-    description = schema(name)
     to_unit(rows.features, description)
-    description.class_indices(rows.labels)
+    description.answers(rows.labels)
     return source
 
 
@@ -94,6 +97,19 @@ def _digits() -> Rows:
 def _breast_cancer() -> Rows:
     data = load_breast_cancer()
     return Rows(data.data, data.target_names[data.target])
+
+
+def _diabetes() -> Rows:
+    data = load_diabetes(scaled=False)
+    return Rows(data.data, data.target)
+
+
+_BUNDLED: dict[str, Callable[[], Rows]] = {
+    "digits": _digits,
+    "breast_cancer": _breast_cancer,
+    "diabetes": _diabetes,
+}
+"""Datasets that scikit-learn has in its package."""
 
 
 def _mnist(path: Path | None) -> Rows:

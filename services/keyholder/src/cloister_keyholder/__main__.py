@@ -23,7 +23,7 @@ from cloister_keyholder.samples import read_csv, read_held_out
 from cloister_keyholder.settings import Settings
 from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.waiting import wait_for_model
-from cloister_shared.classification import class_indices
+from cloister_shared.links import class_indices
 from cloister_shared.service import run_service
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from cloister_keyholder.model import EncryptedModel
 from cloister_keyholder.pipeline import Answer
 from cloister_keyholder.samples import HeldOut
-from cloister_shared.classification import class_indices
+from cloister_shared.links import class_indices
 from cloister_shared.reference import Reference
 
 Integers = npt.NDArray[np.int64]

@@ -27,8 +27,8 @@ from cloister_keyholder.pipeline import Answer, Limits, Pipeline
 from cloister_keyholder.stored_key import KeyFolder, StoredKeys
 from cloister_keyholder.transport import Exchanges, Transport
 from cloister_shared.card import ModelCard
-from cloister_shared.classification import class_indices, probabilities
 from cloister_shared.errors import CloisterError
+from cloister_shared.links import class_indices, link, probabilities
 from cloister_shared.reference import Reference
 from cloister_shared.scaling import OutOfBounds, to_unit
 
@@ -117,7 +117,11 @@ class LocalModel:
 
         Those of a tree are its quantised ones, and add up to 1 as nearly as their steps allow.
         """
-        return scores if self._package.family == "tree" else probabilities(scores)
+        if self._package.family == "tree":
+            return scores
+        card = self.card
+        meaning = link(card.estimator, card.parameters, len(card.data.classes))
+        return probabilities(scores, meaning)
 
     def encrypt(self, quantised: Integers) -> Query:
         """Encrypt one row of ``quantise``, shape (n_circuit_features,), under a new key.
@@ -200,7 +204,7 @@ class LocalModel:
         reference = yield from self._service.reference(self._description.version)
         data = self.card.data
         if reference and (
-            reference.coef.shape != (data.n_outputs, data.n_features)
+            reference.coef.shape != (data.n_outputs, data.n_inputs)
             or not np.array_equal(reference.features, self._package.features)
         ):
             raise InvalidAnswer("the service's reference is of another model")

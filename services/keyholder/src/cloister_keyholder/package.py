@@ -85,7 +85,7 @@ def open_package(data: bytes) -> ClientPackage:
             f"{CLIENT_ZIP} quantises to [{quantiser.low}, {quantiser.high}], which its circuit "
             f"cannot hold: [{low}, {high}]"
         )
-    features = _features(members.get(CIRCUIT), card.data.n_features)
+    features = _features(members.get(CIRCUIT), card.data.n_inputs)
     n_outputs = len(card.data.classes) if family == "tree" else card.data.n_outputs
     if (specs.n_features, specs.n_outputs) != (len(features), n_outputs):
         raise InvalidClientPackage(

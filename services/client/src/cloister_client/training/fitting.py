@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, log_loss
 
 from cloister_client.data.shard import Sample, Shard
-from cloister_shared.classification import class_indices, probabilities
 from cloister_shared.estimators import Estimator
+from cloister_shared.links import Link, class_indices, link, probabilities
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.weights import LinearWeights
 
@@ -30,6 +30,10 @@ class Task:
     """Largest l2 norm of the update, coefficients and intercepts as one vector; None: any."""
     report: bool = True
     """Whether the number of rows and the metrics of the received model are told."""
+
+    def link(self, data: DatasetSchema) -> Link:
+        """Return what the scores of a model of this task mean."""
+        return link(self.estimator.name, self.parameters, len(data.classes))
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def train(task: Task, received: LinearWeights, shard: Shard) -> Trained:
         weights=fitted,
         update=update,
         examples=len(shard.train.classes) if task.report else 1,
-        metrics=measure(received, shard.validation) if task.report else None,
+        metrics=measure(received, shard.validation, task.link(shard.data)) if task.report else None,
     )
 
 
@@ -100,7 +104,7 @@ def fit(
         return received
     features = sample.features
     if absent.size:
-        features = np.vstack([features, np.zeros((absent.size, data.n_features))])
+        features = np.vstack([features, np.zeros((absent.size, data.n_inputs))])
     classes = np.concatenate([sample.classes, absent])
     weights = np.ones(len(classes))
     weights[len(sample.classes) :] = ABSENT_CLASS_WEIGHT
@@ -119,10 +123,10 @@ def fit(
     return LinearWeights(coef, intercept)
 
 
-def measure(weights: LinearWeights, sample: Sample) -> Metrics:
-    """Measure a model on a site's rows."""
+def measure(weights: LinearWeights, sample: Sample, meaning: Link) -> Metrics:
+    """Measure a model, whose scores have this meaning, on a site's rows."""
     scores = sample.features @ weights.coef.T + weights.intercept
-    class_probabilities = probabilities(scores)
+    class_probabilities = probabilities(scores, meaning)
     return Metrics(
         examples=len(sample.classes),
         accuracy=float(accuracy_score(sample.classes, class_indices(scores))),

@@ -56,14 +56,15 @@ class SecureSite(NumPyClient):
                 raise CloisterError(f"{len(parameters)} arrays came, not coef and intercept")
             received = LinearWeights(*(array.astype(np.float64) for array in parameters))
             shard = read_inputs(config, self._node_config, received)
+            task = task_of(config)
             clipping_range = self._limits.clipping_range
             arrays: Arrays = []
             if config[flower.TASK] == flower.TASK_TRAIN:
-                trained = train(task_of(config), received, shard)
+                trained = train(task, received, shard)
                 arrays += [trained.update.coef, trained.update.intercept]
                 metrics, examples = trained.metrics, trained.examples
             elif config[flower.TASK] == flower.TASK_EVALUATE and reports(config):
-                metrics = measure(received, shard.validation)
+                metrics = measure(received, shard.validation, task.link(shard.data))
                 examples = metrics.examples
             else:
                 raise CloisterError(f"{flower.TASK} is none that this site does")
