@@ -126,15 +126,15 @@ class Federation:
         other = copy(self)
         other._first = {}
         shard = self.shards[site]
-        flipped = len(self.data.classes) - 1 - shard.train.classes
-        changed = replace(shard, train=replace(shard.train, classes=flipped))
+        flipped = len(self.data.classes) - 1 - shard.train.answers
+        changed = replace(shard, train=replace(shard.train, answers=flipped))
         other.shards = [changed if i == site else same for i, same in enumerate(self.shards)]
         return other
 
     def accuracy(self, weights: LinearWeights) -> float:
         """Share of the held-out rows that a model has right."""
         scores = self.held_out.features @ weights.coef.T + weights.intercept
-        return float(np.mean(class_indices(scores) == self.held_out.classes))
+        return float(np.mean(class_indices(scores) == self.held_out.answers))
 
     def rounds(
         self, recipe: Recipe, *, seed: int = 0, poison: Poison | None = None
@@ -151,7 +151,7 @@ class Federation:
         weights = LinearWeights.zeros(self.data)
         for server_round in range(1, recipe.rounds + 1):
             updates = [
-                Update(fitted, len(shard.train.classes))
+                Update(fitted, len(shard.train.answers))
                 for fitted, shard in zip(self._fit_all(recipe, weights), self.shards, strict=True)
             ]
             if poison:

@@ -46,7 +46,7 @@ def test_it_is_read_once_and_equals_what_is_read(
     assert reads == [folder]
     expected = read_shard(folder, out_of_bounds)
     assert np.array_equal(found.train.features, expected.train.features)
-    assert np.array_equal(found.validation.classes, expected.validation.classes)
+    assert np.array_equal(found.validation.answers, expected.validation.answers)
 
 
 def test_without_being_kept_it_is_read_every_time(write_site: WriteSite, reads: list[Path]) -> None:
@@ -91,7 +91,7 @@ def test_rows_out_of_bounds_are_not_kept_and_treated_as_asked(
     assert reads == [folder]
     with pytest.raises(CloisterError, match="outside its declared bounds"):
         shard.get(folder, "refuse", Columns())
-    assert len(shard.get(folder, "clip", Columns()).train.classes) == 18
+    assert len(shard.get(folder, "clip", Columns()).train.answers) == 18
 
 
 def test_a_site_without_rows_is_told_when_they_are_asked_for(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def rows_of(*samples: Sample) -> list[bytes]:
     return [
         features.tobytes() + bytes([label])
         for sample in samples
-        for features, label in zip(sample.features, sample.classes, strict=True)
+        for features, label in zip(sample.features, sample.answers, strict=True)
     ]
 
 
@@ -33,7 +33,7 @@ def test_the_split_is_disjoint_complete_and_always_the_same(
     features, labels = digits_data[0][:205], digits_data[1][:205]
     folder = write_site(features, labels)
     shard = read(folder)
-    assert (len(shard.train.classes), len(shard.validation.classes)) == (185, 20)
+    assert (len(shard.train.answers), len(shard.validation.answers)) == (185, 20)
     whole = Sample(features / 16, labels.astype(np.int64))
     assert sorted(rows_of(shard.train, shard.validation)) == sorted(rows_of(whole))
     assert set(rows_of(shard.train)).isdisjoint(rows_of(shard.validation))
@@ -44,7 +44,7 @@ def test_the_split_is_disjoint_complete_and_always_the_same(
 
 def test_two_rows_are_enough_and_one_is_not(write_site: WriteSite) -> None:
     shard = read(write_site(np.zeros((2, 64)), [3, 4]))
-    assert len(shard.train.classes) == len(shard.validation.classes) == 1
+    assert len(shard.train.answers) == len(shard.validation.answers) == 1
     with pytest.raises(CloisterError, match="holds 1 rows; a site needs at least two"):
         read(write_site(np.zeros((1, 64)), [3]))
     with pytest.raises(CloisterError, match="holds 0 rows"):
@@ -55,7 +55,7 @@ def test_words_are_labels_too(write_site: WriteSite, breast_cancer_data: Data) -
     features, labels = breast_cancer_data
     shard = read(write_site(features, labels, "breast_cancer"))
     assert shard.data == schema("breast_cancer")
-    found = np.concatenate([shard.train.classes, shard.validation.classes])
+    found = np.concatenate([shard.train.answers, shard.validation.answers])
     assert np.count_nonzero(found == 0) == np.count_nonzero(labels == "malignant")
     assert shard.train.features.min() >= 0
     assert shard.train.features.max() <= 1

@@ -76,16 +76,16 @@ def parquet(folder: Path, **columns: Any) -> Path:
 def test_a_csv_file_is_read_however_it_is_written(content: str, tmp_path: Path) -> None:
     found = read(written(tmp_path, content))
     np.testing.assert_array_equal(found.features, np.array(ROWS) / 10)
-    assert found.classes.tolist() == [0, 1]
+    assert found.answers.tolist() == [0, 1]
     assert found.features.dtype == np.float64
 
 
 def test_the_label_has_the_name_that_the_site_says(tmp_path: Path) -> None:
     columns = Columns(label="diagnosis")
     path = written(tmp_path, "a,b,c,diagnosis\n1,2,3,no\n4,5,6,yes\n")
-    assert read(path, columns=columns).classes.tolist() == [0, 1]
+    assert read(path, columns=columns).answers.tolist() == [0, 1]
     path = parquet(tmp_path, a=[1, 4], b=[2, 5], c=[3, 6], diagnosis=["no", "yes"])
-    assert read(path, columns=columns).classes.tolist() == [0, 1]
+    assert read(path, columns=columns).answers.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("noted", ["x", '"two\nlines, and ""quoted"""', "\udcff"])
@@ -121,7 +121,7 @@ def test_a_label_in_a_csv_file_is_its_class_however_it_is_written(
 ) -> None:
     lines = "".join(f"1,2,3,{label}\n" for label in labels)
     found = read(written(tmp_path, f"a,b,c,label\n{lines}"), three(classes))
-    assert found.classes.tolist() == [0, 0, 0, 0, 1, 1]
+    assert found.answers.tolist() == [0, 0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_labels_in_a_parquet_file_can_be_of_many_types(
     classes: tuple[Label, ...], labels: Any, tmp_path: Path
 ) -> None:
     path = parquet(tmp_path, a=[1, 4], b=[2, 5], c=[3, 6], label=labels)
-    assert read(path, three(classes)).classes.tolist() == [0, 1]
+    assert read(path, three(classes)).answers.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_labels_in_a_parquet_file_can_be_of_many_types(
 def test_labels_in_an_npz_file_can_be_of_many_types(labels: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "shard.npz", X=np.array(ROWS, dtype=np.float32), y=labels)
     found = read(tmp_path / "shard.npz", three((7, 8)))
-    assert found.classes.tolist() == [0, 1]
+    assert found.answers.tolist() == [0, 1]
     np.testing.assert_array_equal(found.features, np.array(ROWS) / 10)
 
 
@@ -236,7 +236,7 @@ def test_every_format_gives_what_npz_gives(
     path = write(tmp_path, [*shuffled[0], label], shuffled[1], labels)
     found = read(path, description, Columns(label=label))
     np.testing.assert_array_equal(found.features, expected.features)
-    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_array_equal(found.answers, expected.answers)
     np.testing.assert_array_equal(found.features, np.array(rows))
 
 
@@ -248,7 +248,7 @@ def test_any_csv_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None
         found = read(path)
     except CloisterError:
         return
-    assert len(found.classes) >= 2
+    assert len(found.answers) >= 2
     assert np.isfinite(found.features).all()
 
 
@@ -264,7 +264,7 @@ def test_a_damaged_parquet_file_is_read_or_refused(data: st.DataObject, tmp_path
         found = read(path)
     except CloisterError:
         return
-    assert len(found.classes) >= 2
+    assert len(found.answers) >= 2
 
 
 def test_a_file_of_many_blocks_keeps_its_order(tmp_path: Path) -> None:
@@ -276,13 +276,13 @@ def test_a_file_of_many_blocks_keeps_its_order(tmp_path: Path) -> None:
     path = written(tmp_path, "a,b,c,label\n" + "\n".join(lines))
     found = read(path, three((0, 1)))
     np.testing.assert_array_equal(found.features, values / 10)
-    np.testing.assert_array_equal(found.classes, labels)
+    np.testing.assert_array_equal(found.answers, labels)
     # A number that pyarrow does not take, at the end: all is read by lines.
     lines[-1] = "+1,2,3,1"
     again = read(written(tmp_path, "a,b,c,label\n" + "\n".join(lines)), three((0, 1)))
     np.testing.assert_array_equal(again.features[:-1], found.features[:-1])
     np.testing.assert_array_equal(again.features[-1], [0.1, 0.2, 0.3])
-    np.testing.assert_array_equal(again.classes[:-1], found.classes[:-1])
+    np.testing.assert_array_equal(again.answers[:-1], found.answers[:-1])
 
 
 def test_no_line_of_a_cell_is_taken_for_a_row_wherever_the_file_is_cut(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_no_line_of_a_cell_is_taken_for_a_row_wherever_the_file_is_cut(tmp_path:
     lines = [line.format("x" * (row % 40)) for row in range(120_000)]
     path = written(tmp_path, "label,a,b,c,note\n" + "".join(lines))
     found = read(path, columns=Columns(ignored=frozenset({"note"})))
-    assert found.classes.tolist() == [0] * len(lines)
+    assert found.answers.tolist() == [0] * len(lines)
 
 
 def test_a_well_formed_file_is_read_the_fast_way(
@@ -303,7 +303,7 @@ def test_a_well_formed_file_is_read_the_fast_way(
     note = "x" * 100 + "\n" + "y" * 100
     content = "\n\r\na;b;c;label;note\r\n" + f'1;2.5;3e0;no;"{note}"\r\n\r\n' * 10_000
     ignored = Columns(ignored=frozenset({"note"}))
-    assert len(read(written(tmp_path, content), columns=ignored).classes) == 10_000
+    assert len(read(written(tmp_path, content), columns=ignored).answers) == 10_000
     with pytest.raises(AssertionError):
         read(written(tmp_path, content.replace("2.5", "2,5")), columns=ignored)
 
@@ -363,7 +363,7 @@ def test_a_site_that_lacks_classes_trains_on_those_it_has(
     features, labels = digits_data
     kept = np.isin(labels, present)
     shard = site_of(tmp_path, schema("digits"), features[kept], labels[kept])
-    assert set(np.concatenate([shard.train.classes, shard.validation.classes])) == set(present)
+    assert set(np.concatenate([shard.train.answers, shard.validation.answers])) == set(present)
     received, result = fitted(shard)
     absent = np.setdiff1d(np.arange(10), present)
     np.testing.assert_array_equal(result.coef[absent], received.coef[absent])
@@ -384,11 +384,11 @@ def test_a_site_with_one_of_two_classes_keeps_what_it_received(
     np.testing.assert_array_equal(result.coef, received.coef)
     np.testing.assert_array_equal(result.intercept, received.intercept)
     measured = metrics_of(result, shard.validation)
-    assert measured.examples == len(shard.validation.classes)
+    assert measured.examples == len(shard.validation.answers)
     assert np.isfinite(measured.loss)
 
 
 def test_a_site_of_two_rows_trains(digits_data: Data, tmp_path: Path) -> None:
     shard = site_of(tmp_path, schema("digits"), digits_data[0][:2], digits_data[1][:2])
-    assert len(shard.train.classes) == len(shard.validation.classes) == 1
+    assert len(shard.train.answers) == len(shard.validation.answers) == 1
     fitted(shard)

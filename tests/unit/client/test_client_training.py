@@ -47,12 +47,12 @@ def breast_cancer(breast_cancer_data: Data) -> Sample:
 
 
 def only(sample: Sample, *classes: int) -> Sample:
-    kept = np.isin(sample.classes, classes)
-    return Sample(sample.features[kept], sample.classes[kept])
+    kept = np.isin(sample.answers, classes)
+    return Sample(sample.features[kept], sample.answers[kept])
 
 
 def half(sample: Sample, which: int) -> Sample:
-    return Sample(sample.features[which::2], sample.classes[which::2])
+    return Sample(sample.features[which::2], sample.answers[which::2])
 
 
 def some_weights(name: DatasetName) -> LinearWeights:
@@ -71,10 +71,10 @@ def fitted(received: LinearWeights, sample: Sample, name: DatasetName) -> Linear
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_it_is_scikit_learns_own_warm_start(name: DatasetName, sample: Sample) -> None:
     model = LogisticRegression(**PARAMETERS)
-    model.fit(half(sample, 0).features, half(sample, 0).classes)
+    model.fit(half(sample, 0).features, half(sample, 0).answers)
     received = LinearWeights(model.coef_.copy(), model.intercept_.copy())
     result = fitted(received, half(sample, 1), name)
-    model.fit(half(sample, 1).features, half(sample, 1).classes)
+    model.fit(half(sample, 1).features, half(sample, 1).answers)
     np.testing.assert_allclose(result.coef, model.coef_, rtol=1e-9)
     np.testing.assert_allclose(result.intercept, model.intercept_, rtol=1e-9)
 
@@ -82,7 +82,7 @@ def test_it_is_scikit_learns_own_warm_start(name: DatasetName, sample: Sample) -
 def test_an_unfinished_fit_is_not_warned_of_and_does_not_silence_others(digits: Sample) -> None:
     fitted(some_weights("digits"), digits, "digits")
     with pytest.warns(ConvergenceWarning):
-        LogisticRegression(max_iter=1).fit(digits.features, digits.classes)
+        LogisticRegression(max_iter=1).fit(digits.features, digits.answers)
 
 
 def test_what_is_received_is_not_changed(name: DatasetName, sample: Sample) -> None:
@@ -127,11 +127,11 @@ def test_where_one_of_two_classes_is_absent_the_single_row_is_kept(
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_metrics_are_scikit_learns(name: DatasetName, sample: Sample) -> None:
-    model = LogisticRegression(max_iter=5).fit(sample.features, sample.classes)
+    model = LogisticRegression(max_iter=5).fit(sample.features, sample.answers)
     metrics = metrics_of(LinearWeights(model.coef_, model.intercept_), sample)
-    assert metrics.examples == len(sample.classes)
-    assert metrics.accuracy == model.score(sample.features, sample.classes)
-    expected = log_loss(sample.classes, model.predict_proba(sample.features))
+    assert metrics.examples == len(sample.answers)
+    assert metrics.accuracy == model.score(sample.features, sample.answers)
+    expected = log_loss(sample.answers, model.predict_proba(sample.features))
     assert metrics.loss == pytest.approx(expected)
 
 
@@ -161,7 +161,7 @@ def test_training_gives_what_was_fitted_and_how_the_received_model_did(
     assert np.array_equal(trained.weights.intercept, expected.intercept)
     assert np.array_equal(trained.update.coef, expected.coef - received.coef)
     assert np.array_equal(trained.update.intercept, expected.intercept - received.intercept)
-    assert trained.examples == len(shard.train.classes)
+    assert trained.examples == len(shard.train.answers)
     assert trained.metrics == metrics_of(received, shard.validation)
 
 

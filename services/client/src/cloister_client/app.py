@@ -74,7 +74,7 @@ def evaluate(message: Message, context: Context) -> Message:
     received = _weights(message)
     shard = read_inputs(config, context.node_config, received)
     measured = measure(received, shard.validation, task_of(config).link(shard.data))
-    metrics = _metrics(measured, len(shard.train.classes))
+    metrics = _metrics(measured, len(shard.train.answers))
     return Message(RecordDict({flower.METRICS: metrics}), reply_to=message)
 
 

@@ -73,13 +73,18 @@ def check_folder(settings: Settings, folder: Path | None, out_of_bounds: OutOfBo
 
 
 def _report(path: Path, data: DatasetSchema, rows: Rows) -> list[str]:
-    counts = np.bincount(rows.classes, minlength=len(data.classes))
+    if data.task == "regression":
+        counts = np.ones(1, dtype=np.int64)
+        told = [f"  targets from {rows.answers.min()} to {rows.answers.max()}"]
+    else:
+        counts = np.bincount(rows.answers.astype(np.int64), minlength=len(data.classes))
+        told = [f"  {label}: {count}" for label, count in zip(data.classes, counts, strict=True)]
     shard = split(data, rows)
     report = [
-        f"{path} fits {data.dataset}: {len(rows.classes)} rows, {data.n_features} features.",
-        *(f"  {label}: {count}" for label, count in zip(data.classes, counts, strict=True)),
-        f"Of these, {len(shard.train.classes)} rows are fitted, and models are measured on the "
-        f"other {len(shard.validation.classes)}.",
+        f"{path} fits {data.dataset}: {len(rows.answers)} rows, {data.n_features} features.",
+        *told,
+        f"Of these, {len(shard.train.answers)} rows are fitted, and models are measured on the "
+        f"other {len(shard.validation.answers)}.",
     ]
     if not counts.all():
         report.append(

@@ -1,4 +1,4 @@
-"""Labels as sites write them, to positions among the schema's classes."""
+"""Labels as sites write them, to positions among the schema's classes; and targets to numbers."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from cloister_shared.schema import DatasetSchema
 
+Answers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+"""Positions of classes, or the targets of a regression, shape (n,)."""
 UNKNOWN = -1
 """Position of what is no class, and of a label that is missing."""
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")
@@ -24,12 +26,22 @@ class LabelPositions:
     """
 
     def __init__(self, data: DatasetSchema) -> None:
+        self._classes = ", ".join(map(str, data.classes))
         self._known = {str(label): index for index, label in enumerate(data.classes)}
         self._met: dict[tuple[type, object], int] = {}
 
     def of(self, labels: Sequence[object]) -> npt.NDArray[np.int64]:
         """Return the position of each label, or ``UNKNOWN``, shape (n,)."""
         return np.fromiter(map(self._position, labels), dtype=np.int64, count=len(labels))
+
+    def refused(self, answers: Answers) -> npt.NDArray[np.bool_]:
+        """Return which of these are no classes, shape (n,)."""
+        return np.equal(answers, UNKNOWN)
+
+    def why(self, label: object) -> str:
+        """Return why a label is refused."""
+        what = "is missing" if label in (None, "") else "is not a class"
+        return f"the label {what}; the classes are {self._classes}"
 
     def _position(self, label: object) -> int:
         key = (type(label), label)
@@ -42,6 +54,38 @@ class LabelPositions:
                 # Those that are no class could be as many as the rows.
                 self._met[key] = position
         return position
+
+
+class Targets:
+    """Reads the targets of a regression, from whatever kind of column they come."""
+
+    def __init__(self, data: DatasetSchema) -> None:
+        if data.target is None:
+            raise ValueError(f"{data.dataset} has no target")
+        self._target = data.target
+
+    def of(self, labels: Sequence[object]) -> npt.NDArray[np.float64]:
+        """Return the number that each label is, NaN where it is none, shape (n,)."""
+        return np.fromiter(map(_number, labels), dtype=np.float64, count=len(labels))
+
+    def refused(self, answers: Answers) -> npt.NDArray[np.bool_]:
+        """Return which of these are outside the declared bounds or no numbers, shape (n,)."""
+        return ~((answers >= self._target.low) & (answers <= self._target.high))
+
+    def why(self, label: object) -> str:
+        """Return why a label is refused."""
+        if label in (None, ""):
+            what = "is missing"
+        else:
+            what = "is not a number" if np.isnan(_number(label)) else "is outside its bounds"
+        return f"the target {what}; it must be in [{self._target.low}, {self._target.high}]"
+
+
+def _number(label: object) -> float:
+    try:
+        return float(label)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def _names(label: object) -> Iterator[str]:

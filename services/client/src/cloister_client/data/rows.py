@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cloister_client.data.labels import UNKNOWN, LabelPositions
+from cloister_client.data.labels import Answers, LabelPositions, Targets
 from cloister_shared.errors import CloisterError
 from cloister_shared.scaling import OutOfBounds, misfits, to_unit
 from cloister_shared.schema import DatasetSchema
@@ -39,10 +39,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """Features in [0, 1], shape (n, n_features), and class positions, shape (n,)."""
+    """Rows of inputs in [0, 1], shape (n, n_inputs), and what they are to be predicted as."""
 
     features: Floats
-    classes: npt.NDArray[np.int64]
+    answers: Answers
 
 
 def block_rows(data: DatasetSchema) -> int:
@@ -104,9 +104,14 @@ class RowChecker:
         self._out_of_bounds = out_of_bounds
         self._place = place
         self._limit = limit
-        self._labels = LabelPositions(data)
+        self._labels: LabelPositions | Targets
+        self._answers: Answers
+        if data.task == "regression":
+            self._labels, self._answers = Targets(data), np.empty(capacity)
+        else:
+            self._labels = LabelPositions(data)
+            self._answers = np.empty(capacity, dtype=np.int64)
         self._features = np.empty((capacity, data.n_features))
-        self._classes = np.empty(capacity, dtype=np.int64)
         self._count = 0
         self._problems: list[tuple[int, str]] = []
 
@@ -139,17 +144,15 @@ class RowChecker:
                 else f"{why}; it must be a number in [{feature.low}, {feature.high}]",
                 column=feature.name,
             )
-        classes = self._labels.of(labels)
-        for row in np.flatnonzero(classes == UNKNOWN)[: self._limit]:
-            what = "is missing" if labels[row] in (None, "") else "is not a class"
-            known = ", ".join(map(str, self._data.classes))
-            self.refuse(numbers[row], f"the label {what}; the classes are {known}")
-        end = self._count + len(classes)
+        answers = self._labels.of(labels)
+        for row in np.flatnonzero(self._labels.refused(answers))[: self._limit]:
+            self.refuse(numbers[row], self._labels.why(labels[row]))
+        end = self._count + len(answers)
         if not self._problems:
-            if end > len(self._classes):
+            if end > len(self._answers):
                 raise InvalidRows(self._path, ["it changed while it was read; read it again"])
             self._features[self._count : end] = to_unit(features, self._data, self._out_of_bounds)
-            self._classes[self._count : end] = classes
+            self._answers[self._count : end] = answers
         self._count = end
 
     def refuse(self, number: int, what: str, column: str | None = None) -> None:
@@ -176,7 +179,7 @@ class RowChecker:
             raise InvalidRows(
                 self._path, [f"it holds {self._count} rows; a site needs at least two"]
             )
-        return Rows(self._features[: self._count], self._classes[: self._count])
+        return Rows(self._features[: self._count], self._answers[: self._count])
 
     def _raise(self, *, more: bool) -> None:
         problems = [text for _, text in sorted(self._problems, key=lambda problem: problem[0])]

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_client.data.folder import data_file, read_description, read_rows
+from cloister_client.data.labels import Answers
 from cloister_client.data.rows import Columns, Rows, block_rows
 from cloister_shared.scaling import OutOfBounds
 from cloister_shared.schema import DatasetSchema
@@ -18,10 +19,10 @@ VALIDATION_SEED = 0
 
 @dataclass(frozen=True)
 class Sample:
-    """Features in [0, 1], shape (n, n_features), and class positions, shape (n,)."""
+    """Rows of inputs in [0, 1], shape (n, n_inputs), and what they are to be predicted as."""
 
     features: npt.NDArray[np.float64]
-    classes: npt.NDArray[np.int64]
+    answers: Answers
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,16 @@ def split(data: DatasetSchema, rows: Rows) -> Shard:
         data: the schema.
         rows: at least two; they are the shard's from then on.
     """
-    count = len(rows.classes)
+    count = len(rows.answers)
     order = np.random.default_rng(VALIDATION_SEED).permutation(count)
     n_validation = max(1, round(VALIDATION_SHARE * count))
     fitted = np.ones(count, dtype=np.bool_)
     fitted[order[:n_validation]] = False
-    validation = Sample(rows.features[~fitted], rows.classes[~fitted])
+    validation = Sample(rows.features[~fitted], rows.answers[~fitted])
     end = 0
     for start in range(0, count, block_rows(data)):
         block = slice(start, start + block_rows(data))
         kept = rows.features[block][fitted[block]]
         rows.features[end : end + len(kept)] = kept
         end += len(kept)
-    return Shard(data, Sample(rows.features[:end], rows.classes[fitted]), validation)
+    return Shard(data, Sample(rows.features[:end], rows.answers[fitted]), validation)

@@ -74,7 +74,7 @@ def train(task: Task, received: LinearWeights, shard: Shard) -> Trained:
     return Trained(
         weights=fitted,
         update=update,
-        examples=len(shard.train.classes) if task.report else 1,
+        examples=len(shard.train.answers) if task.report else 1,
         metrics=measure(received, shard.validation, task.link(shard.data)) if task.report else None,
     )
 
@@ -99,15 +99,15 @@ def fit(
         data: the schema, for the class list.
     """
     n_classes = len(data.classes)
-    absent = np.setdiff1d(np.arange(n_classes), sample.classes)
+    absent = np.setdiff1d(np.arange(n_classes), sample.answers)
     if n_classes == 2 and absent.size:
         return received
     features = sample.features
     if absent.size:
         features = np.vstack([features, np.zeros((absent.size, data.n_inputs))])
-    classes = np.concatenate([sample.classes, absent])
+    classes = np.concatenate([sample.answers, absent])
     weights = np.ones(len(classes))
-    weights[len(sample.classes) :] = ABSENT_CLASS_WEIGHT
+    weights[len(sample.answers) :] = ABSENT_CLASS_WEIGHT
 
     module, name = estimator.sklearn_class.rsplit(".", 1)
     model = getattr(import_module(module), name)(**parameters)
@@ -128,11 +128,11 @@ def measure(weights: LinearWeights, sample: Sample, meaning: Link) -> Metrics:
     scores = sample.features @ weights.coef.T + weights.intercept
     class_probabilities = probabilities(scores, meaning)
     return Metrics(
-        examples=len(sample.classes),
-        accuracy=float(accuracy_score(sample.classes, class_indices(scores))),
+        examples=len(sample.answers),
+        accuracy=float(accuracy_score(sample.answers, class_indices(scores))),
         loss=float(
             log_loss(
-                sample.classes, class_probabilities, labels=np.arange(class_probabilities.shape[1])
+                sample.answers, class_probabilities, labels=np.arange(class_probabilities.shape[1])
             )
         ),
     )
