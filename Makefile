@@ -53,8 +53,8 @@ check: setup ## Formatter, linters and strict types
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run
 
-test: setup ## All tests that need no Docker
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+test: setup ## All tests that need no Docker, on every core
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 test-compose: setup ## Tests of the real containers
 	$(BIN)/pytest -rP --timeout 5400 tests/compose
