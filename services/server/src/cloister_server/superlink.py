@@ -9,14 +9,16 @@ from sqlite3 import Connection
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
+from cloister_server.pace import CLEANUP_SECONDS, at_most_every
 from cloister_server.replies import own_replies_only
 from cloister_shared.flower import flower_environment
 
 BUSY_SECONDS = 120
 """How long a write waits for another. Flower's own 5 seconds are less than a slow disk may take to
 sync, and then the SuperLink answers 500 and the run fails."""
+_WAITS = "cloister waits for locks"
 UPLOAD_SECONDS = 60
 """How long the SuperLink waits for the next piece of a reply, of 5 MiB at most, before it takes the
 site for lost; the trainer waits as long. Flower's own are 180."""
@@ -84,6 +86,11 @@ def run_superlink(options: list[str]) -> None:
 
     fleet_handlers.push_messages = own_replies_only(fleet_handlers.push_messages)
     sql_corestate.OBJECT_PUSH_SESSION_TTL_SECONDS = UPLOAD_SECONDS  # type: ignore[attr-defined]
+    state = sql_corestate.SqlCoreState
+    state._cleanup_expired_task_tokens = at_most_every(  # type: ignore[assignment]  # noqa: SLF001 - Flower has no setting for it
+        CLEANUP_SECONDS,
+        state._cleanup_expired_task_tokens,  # noqa: SLF001
+    )
     write_once("flwr")
     sys.argv = ["flower-superlink", *options]
     flower_superlink()
@@ -102,10 +109,13 @@ def write_once(logger: str) -> None:
 def wait_for_locks() -> None:
     """Make every use of a SQLite connection of this process wait for locks.
 
-    Flower sets its own time when it connects, so it is set again whenever one is taken into use.
+    Flower sets its own time when it connects, so it is set again when one is first taken into use.
     """
     event.listen(Pool, "checkout", _set_busy_timeout)
 
 
-def _set_busy_timeout(connection: Connection, _record: Any, _proxy: Any) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
+def _set_busy_timeout(connection: Connection, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    # What is noted there is gone with the connection.
+    if _WAITS not in record.info:
+        connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
+        record.info[_WAITS] = True
