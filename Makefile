@@ -57,7 +57,7 @@ test: setup ## All tests that need no Docker, on every core
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 test-compose: setup ## Tests of the real containers
-	$(BIN)/pytest -rP --timeout 5400 tests/compose
+	$(BIN)/pytest -rP --durations 20 --timeout 5400 tests/compose
 
 bench: setup ## Speed, as ratios in one run: writes build/bench; wants MNIST_PATH and an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py
