@@ -60,7 +60,8 @@ class Recipe:
         """Parameters of the estimator, as the trainer sends them."""
         return estimator_parameters(
             TrainerSettings(
-                regularisation=self.regularisation, local_iterations=self.local_iterations
+                estimator_parameters={"C": self.regularisation},
+                local_iterations=self.local_iterations,
             )
         )
 

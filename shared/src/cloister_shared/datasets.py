@@ -101,6 +101,6 @@ def schema(name: DatasetName) -> DatasetSchema:
                 features=tuple(
                     Feature(name=feature, low=low, high=high) for feature, low, high in _DIABETES
                 ),
-                target=Target(low=0, high=360),
+                target=Target(low=1, high=360),
             )
     raise CloisterError(f"there is no dataset {name!r}; use one of: {', '.join(DATASETS)}")

@@ -2,6 +2,8 @@
 
 import os
 
+from cloister_shared.estimators import Task
+
 SERVER_APP = "cloister_trainer.app:app"
 CLIENT_APP = "cloister_client.app:app"
 """Serves every kind of message; what is secure aggregation's shows in the message itself."""
@@ -25,12 +27,14 @@ clientapp = "{CLIENT_APP}"
 other."""
 
 ARRAYS = "arrays"
-"""Record of the model's arrays, under the names ``COEF`` and ``INTERCEPT``."""
+"""Record of the model's arrays, under the names ``COEF`` and ``INTERCEPT``; or, in the reply of a
+site whose estimator is trained by sums, of those alone, as ``SUMS``."""
 CONFIG = "config"
 METRICS = "metrics"
 
 COEF = "coef"
 INTERCEPT = "intercept"
+SUMS = "sums"
 
 SCHEMA_DIGEST = "schema-digest"
 """Digest of the schema the run is for: a site whose data has another one refuses."""
@@ -46,6 +50,8 @@ TASK_TRAIN = "train"
 TASK_EVALUATE = "evaluate"
 CLIPPING_NORM = "clipping-norm"
 """Largest l2 norm of the update a site may send; absent: it is not clipped."""
+MAX_EXAMPLES = "max-examples"
+"""Most rows of one site whose sums are masked, which they are sent as a share of."""
 REPORT = "report"
 """Whether a site says how many rows it has and how the received model does on them. If not, its
 weight in the average is 1."""
@@ -55,7 +61,10 @@ EXAMPLES = "num-examples"
 VALIDATION_EXAMPLES = "validation-examples"
 """Rows the site measured on; the weight of its metrics."""
 ACCURACY = "accuracy"
+ABSOLUTE_ERROR = "absolute_error"
 LOSS = "loss"
+QUALITY: dict[Task, str] = {"classification": ACCURACY, "regression": ABSOLUTE_ERROR}
+"""What a site tells beside the loss; the card has it under the same name."""
 
 _FLOWER = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.schema import DatasetSchema
 
 MODULUS = 1 << 32
 """Masks and sums are modulo this, so that a word of a mask is four bytes of SHAKE-256's output."""
@@ -25,8 +26,8 @@ MAX_QUANTISATION = 1 << 30
 MAX_SITES = MODULUS // MIN_QUANTISATION - 1
 """1023: the sum of more values of ``MIN_QUANTISATION`` steps could pass the modulus."""
 LOSS_LIMIT = 40.0
-"""Above every loss a site can measure: scikit-learn's log_loss takes no probability below the
-float64 epsilon, whose negative logarithm is 36.04."""
+"""Above every cross-entropy a site can measure: scikit-learn's log_loss takes no probability below
+the float64 epsilon, whose negative logarithm is 36.04. A hinge loss above it counts as this."""
 
 _DOMAIN = b"cloister secure aggregation mask 1\0"
 _PATCHED = "pseudo_rand_gen"
@@ -54,7 +55,7 @@ def quantisation_range(sites: int) -> int:
 
 
 def pack_tail(
-    clipping_range: float, accuracy: float | None = None, loss: float | None = None
+    clipping_range: float, metrics: tuple[float, float] | None, data: DatasetSchema
 ) -> npt.NDArray[np.float64]:
     """Return what a site sends after its update: a constant, and its metrics if it reports any.
 
@@ -62,20 +63,30 @@ def pack_tail(
 
     Args:
         clipping_range: largest magnitude of a value that can be masked; all are within it.
-        accuracy: in [0, 1].
-        loss: from 0 to ``LOSS_LIMIT`` nats; both or neither.
+        metrics: accuracy in [0, 1] and loss from 0, or of a regression mean absolute and mean
+            squared error. What is beyond ``LOSS_LIMIT``, or an error beyond the declared width of
+            the target, counts as that.
+        data: the schema.
     """
-    metrics = [] if accuracy is None or loss is None else [accuracy, loss / LOSS_LIMIT]
-    return clipping_range * np.array([1.0, *metrics])
+    told = () if metrics is None else np.array(metrics) / _largest_metrics(data)
+    return clipping_range * np.array([1.0, *np.minimum(told, 1.0)])
 
 
-def unpack_metrics(mean: npt.NDArray[np.float64], clipping_range: float) -> tuple[float, float]:
-    """Return accuracy in [0, 1] and loss in nats from the mean of what sites packed.
+def unpack_metrics(
+    mean: npt.NDArray[np.float64], clipping_range: float, data: DatasetSchema
+) -> tuple[float, float]:
+    """Return the metrics, averaged over sites, from the mean of what they packed.
 
     Rounding can carry a mean past the ends of its range by less than a step; it is moved back.
     """
-    _, accuracy, loss = mean / clipping_range
-    return float(np.clip(accuracy, 0, 1)), float(max(loss, 0.0)) * LOSS_LIMIT
+    quality, loss = np.clip(mean[1:] / clipping_range, 0.0, 1.0) * _largest_metrics(data)
+    return float(quality), float(loss)
+
+
+def _largest_metrics(data: DatasetSchema) -> npt.NDArray[np.float64]:
+    if data.target is None:
+        return np.array([1.0, LOSS_LIMIT])
+    return np.array([data.target.width, data.target.width**2])
 
 
 def mask(seed: bytes, modulus: int, shapes: list[tuple[int, ...]]) -> list[npt.NDArray[np.int64]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import Estimator
+from cloister_shared.estimators import ESTIMATORS, Estimator
 
 Values = Mapping[str, float | int]
 """Parameters of a strategy by name."""
@@ -59,6 +59,8 @@ class Strategy:
     sees_each_update: bool = False
     """Whether it compares the updates of single sites, which secure aggregation hides. It is also
     no mean of them, whose sensitivity the noise of differential privacy is made for."""
+    has_optimiser: bool = False
+    """Whether the server makes steps of its own towards the mean of the updates."""
     needs_proximal_term: bool = False
     """Whether a site's objective must have the term that draws it towards the global model."""
     sites: Callable[[Values], int] = _one_site
@@ -124,8 +126,8 @@ STRATEGIES = {
     strategy.name: strategy
     for strategy in (
         Strategy("FedAvg", "flwr.serverapp.strategy.FedAvg"),
-        Strategy("FedAdam", "flwr.serverapp.strategy.FedAdam", _OPTIMISER),
-        Strategy("FedYogi", "flwr.serverapp.strategy.FedYogi", _OPTIMISER),
+        Strategy("FedAdam", "flwr.serverapp.strategy.FedAdam", _OPTIMISER, has_optimiser=True),
+        Strategy("FedYogi", "flwr.serverapp.strategy.FedYogi", _OPTIMISER, has_optimiser=True),
         Strategy(
             "FedMedian",
             "flwr.serverapp.strategy.FedMedian",
@@ -201,6 +203,7 @@ def check_combination(
         for row in STRATEGIES.values()
         if not row.sees_each_update and not row.needs_proximal_term
     )
+    _check_single_round(chosen, estimator, differential_privacy=differential_privacy)
     if chosen.sees_each_update and secure_aggregation:
         raise CloisterError(
             f"{chosen.name} compares the updates of single sites, and secure aggregation shows "
@@ -216,4 +219,32 @@ def check_combination(
             f"{chosen.name} needs a proximal term in the sites' objective, and scikit-learn's "
             f"{estimator.name} has none: use one of {means}; fewer CLOISTER_LOCAL_ITERATIONS keep "
             "sites near the global model too"
+        )
+
+
+def _check_single_round(
+    chosen: Strategy, estimator: Estimator, *, differential_privacy: bool
+) -> None:
+    iterated = ", ".join(
+        row.name
+        for row in ESTIMATORS.values()
+        if row.aggregation == "rounds" and row.task == estimator.task
+    )
+    if estimator.aggregation == "statistics":
+        if chosen.name != "FedAvg":
+            raise CloisterError(
+                f"{estimator.name} is fitted from the sums of all sites' rows, of which nothing is "
+                f"averaged: set CLOISTER_STRATEGY=FedAvg, or use one of {iterated}"
+            )
+        if differential_privacy:
+            raise CloisterError(
+                f"{estimator.name} is fitted from sums of rows, whose size one site's rows do not "
+                "bound as clipping bounds an update: leave CLOISTER_NOISE_MULTIPLIER empty, or use "
+                f"one of {iterated}"
+            )
+    if estimator.aggregation == "mean" and chosen.has_optimiser:
+        raise CloisterError(
+            f"{estimator.name} cannot begin from given weights, so there is one round, and "
+            f"{chosen.name} would make one step of it: set CLOISTER_STRATEGY=FedAvg, or use one of "
+            f"{iterated}"
         )

@@ -1,7 +1,7 @@
 """What a site would say of a logistic regression."""
 
 from cloister_client.data.shard import Sample
-from cloister_client.training.fitting import Metrics, measure
+from cloister_client.training.measuring import Metrics, measure
 from cloister_shared.weights import LinearWeights
 
 

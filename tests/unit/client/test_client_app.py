@@ -83,7 +83,7 @@ def test_a_fit_carries_new_weights_and_the_metrics_of_those_received(site: Path)
     assert dict(content.metric_records[flower.METRICS]) == {
         flower.EXAMPLES: 270,
         flower.VALIDATION_EXAMPLES: 30,
-        flower.ACCURACY: metrics.accuracy,
+        flower.ACCURACY: metrics.quality,
         flower.LOSS: metrics.loss,
     }
 

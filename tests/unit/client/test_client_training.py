@@ -130,7 +130,7 @@ def test_metrics_are_scikit_learns(name: DatasetName, sample: Sample) -> None:
     model = LogisticRegression(max_iter=5).fit(sample.features, sample.answers)
     metrics = metrics_of(LinearWeights(model.coef_, model.intercept_), sample)
     assert metrics.examples == len(sample.answers)
-    assert metrics.accuracy == model.score(sample.features, sample.answers)
+    assert metrics.quality == model.score(sample.features, sample.answers)
     expected = log_loss(sample.answers, model.predict_proba(sample.features))
     assert metrics.loss == pytest.approx(expected)
 
@@ -139,8 +139,8 @@ def test_metrics_of_one_class_and_of_zero_weights(name: DatasetName, sample: Sam
     zeros = LinearWeights.zeros(schema(name))
     n_classes = len(schema(name).classes)
     assert metrics_of(zeros, sample).loss == pytest.approx(np.log(n_classes))
-    assert metrics_of(zeros, only(sample, 0)).accuracy == 1
-    assert metrics_of(zeros, only(sample, 1)).accuracy == 0
+    assert metrics_of(zeros, only(sample, 0)).quality == 1
+    assert metrics_of(zeros, only(sample, 1)).quality == 0
 
 
 def shard_of(name: DatasetName, sample: Sample) -> Shard:

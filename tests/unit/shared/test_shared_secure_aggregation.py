@@ -8,6 +8,7 @@ from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.secure_aggregation import (
     LOSS_LIMIT,
@@ -86,11 +87,37 @@ def test_a_version_of_flower_that_makes_masks_elsewhere_is_refused() -> None:
 def test_a_tail_is_within_the_range_and_can_be_read(
     accuracy: float, loss: float, clipping_range: float
 ) -> None:
-    tail = pack_tail(clipping_range, accuracy, loss)
+    data = schema("digits")
+    tail = pack_tail(clipping_range, (accuracy, loss), data)
     assert (np.abs(tail) <= clipping_range).all()
     assert tail[0] == clipping_range
-    assert unpack_metrics(tail, clipping_range) == pytest.approx((accuracy, loss))
+    assert unpack_metrics(tail, clipping_range, data) == pytest.approx((accuracy, loss))
+
+
+@given(error=st.floats(0, 359), square=st.floats(0, 359**2), clipping_range=st.floats(1e-3, 1e3))
+def test_a_regressions_errors_are_packed_by_the_width_of_its_target(
+    error: float, square: float, clipping_range: float
+) -> None:
+    data = schema("diabetes")
+    tail = pack_tail(clipping_range, (error, square), data)
+    assert (np.abs(tail) <= clipping_range).all()
+    assert unpack_metrics(tail, clipping_range, data) == pytest.approx((error, square))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "beyond", "told"),
+    [("diabetes", (400.0, 1e9), (359.0, 359.0**2)), ("digits", (1.0, 41.0), (1.0, LOSS_LIMIT))],
+)
+def test_what_is_beyond_the_tail_counts_as_its_end(
+    dataset: DatasetName, beyond: tuple[float, float], told: tuple[float, float]
+) -> None:
+    data = schema(dataset)
+    assert unpack_metrics(pack_tail(8.0, beyond, data), 8.0, data) == pytest.approx(told)
+
+
+def test_nothing_but_the_constant_is_packed_where_nothing_is_told() -> None:
+    assert pack_tail(8.0, None, schema("digits")).tolist() == [8.0]
 
 
 def test_metrics_that_rounding_carried_past_their_ends_are_moved_back() -> None:
-    assert unpack_metrics(np.array([8.0, 8.0001, -0.0001]), 8.0) == (1.0, 0.0)
+    assert unpack_metrics(np.array([8.0, 8.0001, -0.0001]), 8.0, schema("digits")) == (1.0, 0.0)

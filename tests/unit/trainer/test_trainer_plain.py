@@ -26,10 +26,11 @@ from cloister_shared.weights import LinearWeights
 from cloister_trainer import plain
 from cloister_trainer.collection import Collected
 from cloister_trainer.exchange import Exchange
-from cloister_trainer.plain import PlainCollection, valid_replies
+from cloister_trainer.plain import Expected, PlainCollection, valid_replies
 from cloister_trainer.records import to_record, to_weights
 
 DATA = schema("digits")
+WEIGHTS = Expected(DATA, sums=False, reports=True)
 
 
 def weights(seed: int = 0) -> LinearWeights:
@@ -149,7 +150,7 @@ def test_a_reply_that_cannot_be_used_does_not_count(
 ) -> None:
     bad = reply((BAD_ARRAYS | BAD_METRICS)[name](), node=7)
     good = reply(content())
-    assert valid_replies([bad, good], DATA, with_arrays=True) == [good]
+    assert valid_replies([bad, good], WEIGHTS, with_arrays=True) == [good]
     assert "site 7: no valid reply" in caplog.text
 
 
@@ -157,13 +158,13 @@ def test_a_reply_that_cannot_be_used_does_not_count(
 def test_an_evaluation_needs_metrics_and_no_arrays(name: str) -> None:
     bad = reply(BAD_METRICS[name]())
     good = reply(RecordDict({flower.METRICS: metrics()}))
-    assert valid_replies([bad, good], DATA, with_arrays=False) == [good]
+    assert valid_replies([bad, good], WEIGHTS, with_arrays=False) == [good]
 
 
 def test_an_error_does_not_count() -> None:
     errors = [reply(Error(1, "the disk is full")), reply(Error(2))]
     for with_arrays in (True, False):
-        assert valid_replies(errors, DATA, with_arrays=with_arrays) == []
+        assert valid_replies(errors, WEIGHTS, with_arrays=with_arrays) == []
 
 
 class Sites:
@@ -182,7 +183,9 @@ class Sites:
         self.collection = PlainCollection(
             Exchange(self.grid),
             DATA,
-            ConfigRecord({"kept": 1, flower.REPORT: reports}),
+            ConfigRecord(
+                {"kept": 1, flower.ESTIMATOR: "LogisticRegression", flower.REPORT: reports}
+            ),
             self._await_sites,
             quorum=quorum,
             timeout=timeout,
@@ -214,7 +217,12 @@ def test_every_site_online_is_asked_with_weights_config_and_round() -> None:
         sent = to_weights(message.content.array_records[flower.ARRAYS])
         assert np.array_equal(sent.coef, weights().coef)
         config = message.content.config_records[flower.CONFIG]
-        assert dict(config) == {"kept": 1, flower.REPORT: True, flower.ROUND: 3}
+        assert dict(config) == {
+            "kept": 1,
+            flower.ESTIMATOR: "LogisticRegression",
+            flower.REPORT: True,
+            flower.ROUND: 3,
+        }
 
 
 def test_with_too_few_online_it_waits_for_sites() -> None:
@@ -241,8 +249,9 @@ def test_metrics_are_weighted_by_validation_rows_and_failures_are_all_that_were_
     ).train()
     assert (collected.asked, collected.sites, len(collected.replies)) == (5, 2, 2)
     assert collected.examples == 400
-    assert collected.accuracy == pytest.approx(0.8)
-    assert collected.loss == pytest.approx(1.75)
+    assert collected.metrics is not None
+    assert collected.metrics["accuracy"] == pytest.approx(0.8)
+    assert collected.metrics["loss"] == pytest.approx(1.75)
 
 
 def test_sites_that_report_nothing_count_one_each() -> None:
@@ -256,7 +265,7 @@ def test_sites_that_report_nothing_count_one_each() -> None:
     )
     collected = sites.train()
     assert (collected.asked, collected.sites) == (4, 2)
-    assert (collected.examples, collected.accuracy, collected.loss) == (None, None, None)
+    assert (collected.examples, collected.metrics) == (None, None)
     sent = len(sites.grid.sent)
     assert sites.collection.evaluate(weights()) is None
     assert len(sites.grid.sent) == sent
@@ -366,7 +375,7 @@ def test_a_sites_words_stay_within_one_line_of_the_log(
     hostile = "no\nINFO    trainer: published version 9\x1b[2J" + "x" * 10_000
     asked = Message(RecordDict(), dst_node_id=3, message_type=MessageType.TRAIN)
     reply = Message(Error(1, hostile), reply_to=asked)
-    assert valid_replies([reply], DATA, with_arrays=True) == []
+    assert valid_replies([reply], WEIGHTS, with_arrays=True) == []
     (line,) = caplog.messages
     assert "\n" not in line
     assert "\x1b" not in line

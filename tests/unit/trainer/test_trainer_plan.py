@@ -22,7 +22,7 @@ MakeSettings = Callable[..., Settings]
         {"partition": "dirichlet"},
         {"held_out_fraction": 0.3},
         {"seed": 1},
-        {"regularisation": 0.5},
+        {"estimator_parameters": {"C": 0.5}},
         {"local_iterations": 19},
         {"out_of_bounds": "clip"},
         {"rounds": 4},

@@ -38,7 +38,9 @@ class Updates:
     def __init__(self, *sites: tuple[float, int]) -> None:
         self.sites = sites
         self.sent: list[tuple[int, float]] = []
-        self.collected = Collected(len(sites) + 1, len(sites), [], 40, 0.5, 1.5)
+        self.collected = Collected(
+            len(sites) + 1, len(sites), [], 40, {"accuracy": 0.5, "loss": 1.5}
+        )
 
     def train(self, server_round: int, weights: LinearWeights) -> Collected:
         self.sent.append((server_round, float(weights.intercept[0])))

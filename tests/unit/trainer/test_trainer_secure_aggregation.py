@@ -168,10 +168,11 @@ def test_the_mean_is_that_of_plain_averaging_within_the_bound(
     # Weighted by the rows fitted, for those validated on are as hidden.
     weights = [trained.examples for trained in found]
     metrics = [trained.metrics for trained in found]
-    accuracy = np.average([m.accuracy for m in metrics if m], weights=weights)
+    accuracy = np.average([m.quality for m in metrics if m], weights=weights)
     loss = np.average([m.loss for m in metrics if m], weights=weights)
-    assert collected.accuracy == pytest.approx(accuracy, abs=1e-6)
-    assert collected.loss == pytest.approx(loss, abs=1e-5)
+    assert collected.metrics is not None
+    assert collected.metrics["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert collected.metrics["loss"] == pytest.approx(loss, abs=1e-5)
 
 
 def test_an_evaluation_gives_the_mean_of_the_metrics(
@@ -183,7 +184,7 @@ def test_an_evaluation_gives_the_mean_of_the_metrics(
     assert final.sites == 5
     metrics = [trained.metrics for trained in trained_at(folders, received).values()]
     weights = [m.examples for m in metrics if m]
-    accuracy = np.average([m.accuracy for m in metrics if m], weights=weights)
+    accuracy = np.average([m.quality for m in metrics if m], weights=weights)
     assert final.accuracy == pytest.approx(accuracy, abs=1e-5)
     loss = np.average([m.loss for m in metrics if m], weights=weights)
     assert final.loss == pytest.approx(loss, abs=1e-4)
@@ -196,7 +197,7 @@ def test_where_sites_report_nothing_all_count_the_same_and_nothing_is_evaluated(
     changes: dict[str, Any] = {flower.REPORT: False, flower.CLIPPING_NORM: 100.0}
     quiet = collection(five, **changes)
     collected = quiet.train(1, received)
-    assert (collected.examples, collected.accuracy, collected.loss) == (None, None, None)
+    assert (collected.examples, collected.metrics) == (None, None)
     found = trained_at(folders, received).values()
     expected = LinearWeights(
         np.mean([trained.weights.coef for trained in found], axis=0),
@@ -566,7 +567,7 @@ class Fixed(NumPyClient):
 
 def fixed(update: Floats, weight: int, clipping_range: float) -> Answer:
     """A site with this update of two classes' weights, behind the real protocol."""
-    tail = pack_tail(clipping_range, 0.5, 1.0)
+    tail = pack_tail(clipping_range, (0.5, 1.0), schema("breast_cancer"))
 
     def client(context: Context) -> Client:
         return Fixed([update[None, :-1], update[-1:], tail], weight).to_client()
@@ -605,7 +606,8 @@ def test_any_values_and_weights_come_out_within_the_bound(
     mean = np.average(updates, axis=0, weights=rows)
     bound = error_bound(sites, clipping_range, MAX_EXAMPLES, sum(rows))
     assert_near(after, LinearWeights(mean[None, :-1], mean[-1:]), bound)
-    assert collected.accuracy == pytest.approx(0.5, abs=2 * bound / clipping_range)
+    assert collected.metrics is not None
+    assert collected.metrics["accuracy"] == pytest.approx(0.5, abs=2 * bound / clipping_range)
 
 
 def through_the_sum(values: Floats, rows: npt.NDArray[np.int64], clipping_range: float) -> Floats:

@@ -85,8 +85,9 @@ def test_two_rounds_come_to_the_same_model(grid: LocalGrid) -> None:
             bound = error_bound(SITES, 8.0, 100_000, collected.examples)
             assert before == 0
             assert distance(by_plain, by_secure) < bound < 2e-6
-        assert collected.accuracy is not None
-        assert summed.accuracy == pytest.approx(collected.accuracy, abs=1e-3)
+        assert collected.metrics is not None
+        assert summed.metrics is not None
+        assert summed.metrics["accuracy"] == pytest.approx(collected.metrics["accuracy"], abs=1e-3)
     assert accuracy(by_plain) > 0.91
     assert accuracy(by_secure) == pytest.approx(accuracy(by_plain), abs=5e-4)
 

@@ -6,8 +6,9 @@ from flwr.clientapp import ClientApp
 
 from cloister_client.site import Site
 from cloister_client.training import secure
-from cloister_client.training.fitting import Metrics, measure
+from cloister_client.training.fitting import sums_of
 from cloister_client.training.fitting import train as train_locally
+from cloister_client.training.measuring import Metrics, measure
 from cloister_client.training.request import (
     discreet,
     read_inputs,
@@ -16,6 +17,7 @@ from cloister_client.training.request import (
 )
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
+from cloister_shared.schema import DatasetSchema
 from cloister_shared.weights import LinearWeights
 
 
@@ -43,21 +45,24 @@ app = SiteApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Measure the received model, fit from it on, and send the new weights with the metrics."""
+    """Measure the received model, and send the weights that the site comes to, or its sums."""
     config = _config(message)
     with discreet(config):
         received = _weights(message)
         shard = read_inputs(config, context.node_config, received)
-        trained = train_locally(task_of(config), received, shard)
-    arrays = ArrayRecord(
-        {
-            flower.COEF: Array(trained.weights.coef),
-            flower.INTERCEPT: Array(trained.weights.intercept),
-        }
-    )
-    metrics = MetricRecord({flower.EXAMPLES: trained.examples})
-    if trained.metrics is not None:
-        metrics = _metrics(trained.metrics, trained.examples)
+        task = task_of(config)
+        if task.estimator.aggregation == "statistics":
+            found = {flower.SUMS: sums_of(shard).gram}
+            examples = len(shard.train.answers)
+            measured: Metrics | None = measure(received, shard.validation, task.link(shard.data))
+        else:
+            trained = train_locally(task, received, shard)
+            found = {flower.COEF: trained.weights.coef, flower.INTERCEPT: trained.weights.intercept}
+            examples, measured = trained.examples, trained.metrics
+    arrays = ArrayRecord({name: Array(array) for name, array in found.items()})
+    metrics = MetricRecord({flower.EXAMPLES: examples})
+    if measured is not None:
+        metrics = _metrics(measured, examples, shard.data)
     return Message(RecordDict({flower.ARRAYS: arrays, flower.METRICS: metrics}), reply_to=message)
 
 
@@ -74,7 +79,7 @@ def evaluate(message: Message, context: Context) -> Message:
     received = _weights(message)
     shard = read_inputs(config, context.node_config, received)
     measured = measure(received, shard.validation, task_of(config).link(shard.data))
-    metrics = _metrics(measured, len(shard.train.answers))
+    metrics = _metrics(measured, len(shard.train.answers), shard.data)
     return Message(RecordDict({flower.METRICS: metrics}), reply_to=message)
 
 
@@ -90,12 +95,12 @@ def _weights(message: Message) -> LinearWeights:
     )
 
 
-def _metrics(metrics: Metrics, rows: int) -> MetricRecord:
+def _metrics(metrics: Metrics, rows: int, data: DatasetSchema) -> MetricRecord:
     return MetricRecord(
         {
             flower.EXAMPLES: rows,
             flower.VALIDATION_EXAMPLES: metrics.examples,
-            flower.ACCURACY: metrics.accuracy,
+            flower.QUALITY[data.task]: metrics.quality,
             flower.LOSS: metrics.loss,
         }
     )

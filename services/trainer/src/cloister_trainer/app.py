@@ -17,7 +17,9 @@ from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import federated_estimator
 from cloister_shared.registry import Registry
+from cloister_shared.schema import DatasetSchema
 from cloister_shared.service import load_settings
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
@@ -26,14 +28,14 @@ from cloister_trainer.collection import Collection
 from cloister_trainer.events import EventHandler, EventLog, run_events
 from cloister_trainer.exchange import Exchange
 from cloister_trainer.plain import PlainCollection
-from cloister_trainer.plan import estimator_parameters, federation, inputs_digest
+from cloister_trainer.plan import estimator_parameters, federation, inputs_digest, rounds
 from cloister_trainer.privacy import GaussianPrivacy
 from cloister_trainer.progress import Replies, seconds_left
-from cloister_trainer.rounds import Course, Privacy, Training, run_rounds
+from cloister_trainer.rounds import Aggregating, Course, Privacy, Training, run_rounds
 from cloister_trainer.secure_aggregation import Masking, SecureCollection
 from cloister_trainer.settings import Settings
 from cloister_trainer.sites import wait_for_sites
-from cloister_trainer.strategies import Aggregation
+from cloister_trainer.strategies import Aggregation, Totals
 
 LIBRARIES = ("flwr", "numpy")
 
@@ -67,6 +69,7 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     """
     data, registry = schema(settings.dataset), Registry(settings.models_dir)
     initial, digest = LinearWeights.zeros(data), inputs_digest(settings)
+    total = rounds(settings)
     published = registry.published_from(settings.name, digest)
     before = published.manifest.version if published else 0
     checkpoints = Checkpoints(settings.checkpoints_dir, settings.name, digest, before)
@@ -86,13 +89,13 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     # The trainer gives up on a run of which it hears nothing, and waiting can take as long.
     events.write("waiting", expected=settings.clients)
     sites = await_sites()
-    events.write("started", sites=len(sites), expected=settings.clients, rounds=settings.rounds)
+    events.write("started", sites=len(sites), expected=settings.clients, rounds=total)
     collection = _collection(exchange, settings, await_sites)
     training = Training(
         data=data,
-        rounds=settings.rounds,
+        rounds=total,
         collection=collection,
-        aggregation=Aggregation(strategy(settings.strategy), settings.strategy_values),
+        aggregation=_aggregation(settings, data),
         privacy=_privacy(settings),
     )
     course = Course(initial)
@@ -100,7 +103,7 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
         checkpoint := checkpoints.load(data, private=settings.noise_multiplier is not None)
     ) is not None:
         _restore(training, course, checkpoint)
-        events.write("resumed", after=len(course.rounds), rounds=settings.rounds)
+        events.write("resumed", after=len(course.rounds), rounds=total)
     replies.round = len(course.rounds) + 1
 
     def after_round(reached: Course) -> None:
@@ -109,8 +112,8 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
         events.write(
             "round",
             **reached.rounds[-1].model_dump(),
-            rounds=settings.rounds,
-            seconds_left=seconds_left(reached.rounds, settings.rounds),
+            rounds=total,
+            seconds_left=seconds_left(reached.rounds, total),
         )
         replies.round = done + 1
 
@@ -159,6 +162,13 @@ def _collection(
     return PlainCollection(
         grid, data, config, await_sites, quorum=settings.quorum, timeout=settings.round_timeout
     )
+
+
+def _aggregation(settings: Settings, data: DatasetSchema) -> Aggregating:
+    row = federated_estimator(settings.estimator)
+    if row.aggregation == "statistics":
+        return Totals(row, estimator_parameters(settings), data)
+    return Aggregation(strategy(settings.strategy), settings.strategy_values)
 
 
 def _privacy(settings: Settings) -> Privacy | None:

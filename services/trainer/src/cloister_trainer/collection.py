@@ -18,14 +18,13 @@ class Collected:
     sites: int
     """Sites whose update is in it."""
     replies: list[Message]
-    """What a strategy of Flower's aggregates: arrays, and metrics with the number of examples. One
-    a site, or a single one with the mean where the updates of single sites are hidden."""
+    """What is aggregated: arrays, and metrics with the number of examples. One a site, or a single
+    one with the mean, or the total of sums, where what single sites send is hidden."""
     examples: int | None
-    """Rows fitted; this and the two below are missing where sites do not report them."""
-    accuracy: float | None
-    """Of the model that was sent, in [0, 1], averaged by validation rows."""
-    loss: float | None
-    """Of the model that was sent: mean cross-entropy in nats, averaged by validation rows."""
+    """Rows fitted; missing where sites do not report them."""
+    metrics: dict[str, float] | None
+    """Of the model that was sent, averaged by validation rows, by the card's names; missing where
+    sites do not report any."""
 
 
 class Collection(Protocol):

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -14,13 +15,12 @@ from flwr.serverapp import Grid
 from cloister_shared import flower
 from cloister_shared.card import FinalMetrics
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import estimator
 from cloister_shared.schema import DatasetSchema
+from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collected
-from cloister_trainer.records import to_record, to_weights, told_reason
-
-METRICS = {flower.EXAMPLES, flower.VALIDATION_EXAMPLES, flower.ACCURACY, flower.LOSS}
-"""What a site reports, unless it is told not to: then the first alone, which is 1."""
+from cloister_trainer.records import to_record, to_sums, to_weights, told_reason
 
 LOST = {
     ErrorCode.MESSAGE_UNAVAILABLE,
@@ -38,7 +38,7 @@ class PlainCollection:
 
     Flower's own strategies end a run in which every site failed as completed, with the weights it
     began with; here such a round raises. A reply is valid if it carries no error, its arrays have
-    the model's shapes and finite values, and its metrics are there and can be true.
+    the right shapes and values that can be, and its metrics are there and can be true.
     """
 
     def __init__(
@@ -63,12 +63,15 @@ class PlainCollection:
             timeout: seconds for which replies are awaited.
         """
         self._grid = grid
-        self._data = data
+        self._expected = Expected(
+            data,
+            estimator(cast("str", config[flower.ESTIMATOR])).aggregation == "statistics",
+            bool(config.get(flower.REPORT, True)),
+        )
         self._config = config
         self._await_sites = await_sites
         self._quorum = quorum
         self._timeout = timeout
-        self._reports = bool(config.get(flower.REPORT, True))
 
     def train(self, server_round: int, weights: LinearWeights) -> Collected:
         """Have all sites that are online fit; wait for the quorum if fewer are.
@@ -78,18 +81,17 @@ class PlainCollection:
         """
         config = ConfigRecord({**self._config, flower.ROUND: server_round})
         asked, received = self._ask(MessageType.TRAIN, weights, config)
-        valid = self._valid(received, with_arrays=True)
+        valid = valid_replies(received, self._expected, with_arrays=True)
         if len(valid) < self._quorum:
-            reason = first_reason(received, self._data, with_arrays=True, reports=self._reports)
+            reason = first_reason(received, self._expected, with_arrays=True)
             raise CloisterError(
                 f"round {server_round} has {len(valid)} valid replies of {asked}, and "
                 f"{self._quorum} are needed{reason}"
             )
-        if not self._reports:
-            return Collected(asked, len(valid), valid, None, None, None)
-        metrics = weighted_metrics(valid)
+        if not self._expected.reports:
+            return Collected(asked, len(valid), valid, None, None)
         examples = sum(cast("int", _metrics(reply)[flower.EXAMPLES]) for reply in valid)
-        return Collected(asked, len(valid), valid, examples, metrics.accuracy, metrics.loss)
+        return Collected(asked, len(valid), valid, examples, self._mean_metrics(valid))
 
     def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
         """Have all sites that are online measure these weights.
@@ -97,17 +99,17 @@ class PlainCollection:
         Raises:
             CloisterError: there are fewer valid replies than the quorum.
         """
-        if not self._reports:
+        if not self._expected.reports:
             return None
         asked, received = self._ask(MessageType.EVALUATE, weights, self._config)
-        valid = self._valid(received, with_arrays=False)
+        valid = valid_replies(received, self._expected, with_arrays=False)
         if len(valid) < self._quorum:
-            reason = first_reason(received, self._data, with_arrays=False)
+            reason = first_reason(received, self._expected, with_arrays=False)
             raise CloisterError(
                 f"the final evaluation has {len(valid)} valid replies of {asked}, and "
                 f"{self._quorum} are needed{reason}"
             )
-        return weighted_metrics(valid)
+        return FinalMetrics(sites=len(valid), **self._mean_metrics(valid))
 
     def _ask(
         self, message_type: str, weights: LinearWeights, config: ConfigRecord
@@ -151,39 +153,51 @@ class PlainCollection:
                 return sorted(nodes)
         return []
 
-    def _valid(self, replies: list[Message], *, with_arrays: bool) -> list[Message]:
-        return valid_replies(replies, self._data, with_arrays=with_arrays, reports=self._reports)
+    def _mean_metrics(self, replies: list[Message]) -> dict[str, float]:
+        """Average what sites measured, weighted by the rows each measured on."""
+        records = [_metrics(reply) for reply in replies]
+        rows = [cast("int", record[flower.VALIDATION_EXAMPLES]) for record in records]
+        return {
+            key: float(np.average([cast("float", record[key]) for record in records], weights=rows))
+            for key in self._expected.measured
+        }
 
 
 def _is_lost(reply: Message) -> bool:
     return reply.has_error() and reply.error.code in LOST
 
 
-def weighted_metrics(replies: list[Message]) -> FinalMetrics:
-    """Average accuracy and loss over sites, weighted by the rows each measured on."""
-    records = [_metrics(reply) for reply in replies]
-    rows = [cast("int", record[flower.VALIDATION_EXAMPLES]) for record in records]
-    accuracy, loss = (
-        float(np.average([cast("float", record[key]) for record in records], weights=rows))
-        for key in (flower.ACCURACY, flower.LOSS)
-    )
-    return FinalMetrics(sites=len(records), accuracy=accuracy, loss=loss)
+@dataclass(frozen=True)
+class Expected:
+    """What replies have to carry."""
+
+    data: DatasetSchema
+    """The schema of the sites' data."""
+    sums: bool
+    """Whether sites send sums over their rows in the place of weights."""
+    reports: bool
+    """Whether they carry metrics besides the number of rows, which is 1 otherwise."""
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """Names of what sites measure, and the largest value of each."""
+        largest = 1.0 if self.data.task == "classification" else sys.float_info.max
+        return {flower.QUALITY[self.data.task]: largest, flower.LOSS: sys.float_info.max}
 
 
 def valid_replies(
-    replies: Iterable[Message], data: DatasetSchema, *, with_arrays: bool, reports: bool = True
+    replies: Iterable[Message], expected: Expected, *, with_arrays: bool
 ) -> list[Message]:
     """Return the replies that can be used, and log why the others cannot.
 
     Args:
         replies: of one round.
-        data: the schema of the sites' data.
-        with_arrays: whether they carry weights.
-        reports: whether they carry metrics besides the number of rows, which is 1 otherwise.
+        expected: what they have to carry.
+        with_arrays: whether that is more than metrics.
     """
     valid = []
     for reply in replies:
-        reason = _reason_against(reply, data, with_arrays, reports)
+        reason = _reason_against(reply, expected, with_arrays)
         if reason is None:
             valid.append(reply)
         else:
@@ -191,58 +205,52 @@ def valid_replies(
     return valid
 
 
-def first_reason(
-    replies: Iterable[Message], data: DatasetSchema, *, with_arrays: bool, reports: bool = True
-) -> str:
+def first_reason(replies: Iterable[Message], expected: Expected, *, with_arrays: bool) -> str:
     """Return why the first invalid reply is invalid, to end a sentence with."""
-    reasons = (_reason_against(reply, data, with_arrays, reports) for reply in replies)
+    reasons = (_reason_against(reply, expected, with_arrays) for reply in replies)
     first = next((reason for reason in reasons if reason is not None), None)
     return f"; the first reason: {first}" if first else ""
 
 
-def _reason_against(
-    reply: Message,
-    data: DatasetSchema,
-    with_arrays: bool,
-    reports: bool,
-) -> str | None:
+def _reason_against(reply: Message, expected: Expected, with_arrays: bool) -> str | None:
     if reply.has_error():
         return told_reason(reply)
     try:
         if with_arrays:
-            _check_arrays(reply.content, data)
-        _check_metrics(reply.content, reports=reports)
+            _check_arrays(reply.content, expected)
+        _check_metrics(reply.content, expected)
     except Exception as error:  # noqa: BLE001 - a site can send anything, and fails alone
         return str(error) or type(error).__name__
     return None
 
 
-def _check_arrays(content: RecordDict, data: DatasetSchema) -> None:
+def _check_arrays(content: RecordDict, expected: Expected) -> None:
     # Flower averages whatever is there, and gives up where two sites differ in it.
     if set(content.array_records) != {flower.ARRAYS}:
         raise CloisterError(f"its array records are {sorted(content.array_records)}")
     record = content.array_records[flower.ARRAYS]
-    if set(record) != {flower.COEF, flower.INTERCEPT}:
+    if set(record) != ({flower.SUMS} if expected.sums else {flower.COEF, flower.INTERCEPT}):
         raise CloisterError(f"its arrays are {sorted(record)}")
-    weights: LinearWeights = to_weights(record)
-    weights.check(data)
+    found: Sums | LinearWeights = to_sums(record) if expected.sums else to_weights(record)
+    found.check(expected.data)
 
 
-def _check_metrics(content: RecordDict, *, reports: bool) -> None:
+def _check_metrics(content: RecordDict, expected: Expected) -> None:
     if set(content.metric_records) != {flower.METRICS}:
         raise CloisterError(f"its metric records are {sorted(content.metric_records)}")
     record = content.metric_records[flower.METRICS]
-    if set(record) != (METRICS if reports else {flower.EXAMPLES}):
+    counted = {flower.EXAMPLES, flower.VALIDATION_EXAMPLES}
+    if set(record) != (counted.union(expected.measured) if expected.reports else {flower.EXAMPLES}):
         raise CloisterError(f"its metrics are {sorted(record)}")
-    if not reports:
+    if not expected.reports:
         if record[flower.EXAMPLES] != 1:
             raise CloisterError(f"its {flower.EXAMPLES} is not 1, as of every site's")
         return
-    for key in (flower.EXAMPLES, flower.VALIDATION_EXAMPLES):
+    for key in counted:
         rows = record[key]
         if not isinstance(rows, int) or rows < 1:
             raise CloisterError(f"its {key} is not a number of rows")
-    for key, high in ((flower.ACCURACY, 1.0), (flower.LOSS, sys.float_info.max)):
+    for key, high in expected.measured.items():
         value = record[key]
         if not isinstance(value, int | float) or not 0 <= value <= high:
             raise CloisterError(f"its {key} is not a number from 0 to {high:g}")

@@ -12,18 +12,33 @@ from cloister_shared.secure_aggregation import quantisation_range
 from cloister_shared.strategies import check_combination, strategy
 from cloister_trainer.privacy import check_budget
 from cloister_trainer.settings import Settings
+from cloister_trainer.suitability import check_suitable
 
 log = logging.getLogger(__name__)
 
 
 def estimator_parameters(settings: Settings) -> dict[str, Any]:
-    """Return the parameters of the scikit-learn estimator that sites fit."""
-    return {
-        "penalty": "l2",
-        "C": settings.regularisation,
-        "max_iter": settings.local_iterations,
-        "warm_start": True,
-    }
+    """Return the parameters of the scikit-learn estimator that sites fit.
+
+    Raises:
+        CloisterError: the estimator is not one that sites train together.
+    """
+    row = federated_estimator(settings.estimator)
+    parameters = dict(row.defaults)
+    if row.aggregation == "rounds":
+        parameters["warm_start"] = True
+    if row.iterations is not None and settings.local_iterations is not None:
+        parameters[row.iterations] = settings.local_iterations
+    return parameters | settings.estimator_parameters
+
+
+def rounds(settings: Settings) -> int:
+    """Return how many rounds the estimator takes.
+
+    Raises:
+        CloisterError: the estimator is not one that sites train together.
+    """
+    return settings.rounds if federated_estimator(settings.estimator).aggregation == "rounds" else 1
 
 
 def federation(settings: Settings, epsilon: float | None = None) -> Federation:
@@ -67,7 +82,7 @@ def inputs_digest(settings: Settings) -> str:
             "estimator": settings.estimator,
             "parameters": estimator_parameters(settings),
             "out_of_bounds": settings.out_of_bounds,
-            "rounds": settings.rounds,
+            "rounds": rounds(settings),
             "clients": settings.clients,
             "quorum": settings.quorum,
             "federation": federation(settings).model_dump(mode="json"),
@@ -80,15 +95,18 @@ def check(settings: Settings) -> None:
     """Refuse, before any work, what cannot succeed.
 
     Raises:
-        CloisterError: the estimator cannot be trained across sites and served encrypted, it does
-            not go together with the strategy and the settings of privacy, or the quorum cannot be
-            met or is too small for the strategy or secure aggregation, or the privacy budget
-            allows no round.
+        CloisterError: the estimator cannot be trained across sites and served encrypted, its
+            parameters are none, it does not go together with the data, the strategy or the settings
+            of privacy, or the quorum cannot be met or is too small for the strategy or secure
+            aggregation, or the privacy budget allows no round.
     """
-    row = strategy(settings.strategy)
+    row, fitted = strategy(settings.strategy), federated_estimator(settings.estimator)
+    check_suitable(fitted, estimator_parameters(settings), schema(settings.dataset))
+    if rounds(settings) != settings.rounds:
+        log.info("%s takes one round, and not CLOISTER_ROUNDS", fitted.name)
     check_combination(
         row,
-        federated_estimator(settings.estimator),
+        fitted,
         secure_aggregation=settings.secure_aggregation,
         differential_privacy=settings.noise_multiplier is not None,
     )
@@ -130,14 +148,14 @@ def _check_privacy(settings: Settings) -> None:
         return
     if settings.epsilon_budget is not None:
         allowed = check_budget(
-            settings.rounds, settings.noise_multiplier, settings.delta, settings.epsilon_budget
+            rounds(settings), settings.noise_multiplier, settings.delta, settings.epsilon_budget
         )
-        if allowed < settings.rounds:
+        if allowed < rounds(settings):
             log.warning(
                 "CLOISTER_EPSILON_BUDGET=%g allows %d of %d rounds; training ends after them",
                 settings.epsilon_budget,
                 allowed,
-                settings.rounds,
+                rounds(settings),
             )
 
 

@@ -97,6 +97,8 @@ def _round(event: Event) -> str:
 
 
 def _measured(event: Event) -> str:
+    if event.get("absolute_error") is not None:
+        return f"mean absolute error {event['absolute_error']:.4g}, loss {event['loss']:.4g}"
     return f"loss {event['loss']:.4f}, accuracy {event['accuracy']:.4f}"
 
 
@@ -115,7 +117,13 @@ class Metrics:
         self._replied = gauge("sites_replied", "Sites of them that have replied")
         self._failed = gauge("sites_failed", "Sites without a valid reply in the last round")
         self._accuracy = gauge("accuracy", "Of the last model that sites measured, 0 to 1")
-        self._loss = gauge("loss", "Of the last model that sites measured, in nats")
+        self._absolute_error = gauge(
+            "absolute_error", "Mean, of the last model that sites measured, in the target's unit"
+        )
+        self._loss = gauge(
+            "loss",
+            "Of the last model that sites measured: in nats; of a regression the squared error",
+        )
         self._seconds = gauge("round_seconds", "Seconds that the last round took")
         self._epsilon = gauge("epsilon", "Spent so far, under differential privacy")
         self._left = gauge("seconds_left", "Estimate of the seconds until the last round is done")
@@ -147,6 +155,7 @@ class Metrics:
     def _measure(self, event: Event) -> None:
         for gauge, key in (
             (self._accuracy, "accuracy"),
+            (self._absolute_error, "absolute_error"),
             (self._loss, "loss"),
             (self._epsilon, "epsilon"),
         ):

@@ -6,6 +6,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 
 from cloister_shared import flower
+from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 
 REASON_LENGTH = 300
@@ -33,6 +34,16 @@ def to_weights(record: ArrayRecord) -> LinearWeights:
     )
 
 
+def to_sums(record: ArrayRecord) -> Sums:
+    """Return the sums that a record carries; raises as ``to_weights``."""
+    return Sums(record[flower.SUMS].numpy().astype(np.float64, casting="same_kind"))
+
+
+def sums_of(reply: Message) -> Sums:
+    """Return the sums that a valid reply carries."""
+    return to_sums(reply.content.array_records[flower.ARRAYS])
+
+
 def weights_of(reply: Message) -> LinearWeights:
     """Return the weights that a valid reply carries."""
     return to_weights(reply.content.array_records[flower.ARRAYS])
@@ -47,12 +58,14 @@ def mean_weights(replies: Sequence[Message]) -> LinearWeights:
     )
 
 
-def synthetic_reply(weights: LinearWeights, examples: int = 1) -> Message:
-    """Return a reply as a site's: for a mean, the only one that a strategy is to aggregate."""
+def synthetic_reply(found: LinearWeights | Sums, examples: int = 1) -> Message:
+    """Return a reply as a site's: for a mean, or a total, the only one that is to be aggregated."""
     asked = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
     content = RecordDict(
         {
-            flower.ARRAYS: to_record(weights),
+            flower.ARRAYS: to_record(found)
+            if isinstance(found, LinearWeights)
+            else ArrayRecord({flower.SUMS: Array(found.gram)}),
             flower.METRICS: MetricRecord({flower.EXAMPLES: examples}),
         }
     )

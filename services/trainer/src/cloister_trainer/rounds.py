@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from flwr.app import Message
 
 from cloister_shared.card import RoundMetrics
@@ -14,7 +16,6 @@ from cloister_shared.schema import DatasetSchema
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collection
 from cloister_trainer.records import mean_weights, synthetic_reply
-from cloister_trainer.strategies import Aggregation
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,27 @@ class Privacy(Protocol):
         """Go on from what ``state`` returned."""
 
 
+class Aggregating(Protocol):
+    """What makes one model of the replies of a round."""
+
+    def aggregate(
+        self, server_round: int, received: LinearWeights, replies: Sequence[Message]
+    ) -> LinearWeights:
+        """Return the next global model; what it holds is to be checked.
+
+        Args:
+            server_round: from 1.
+            received: the weights that sites were sent.
+            replies: valid ones.
+        """
+
+    def state(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return what is kept from round to round, by name; often nothing."""
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Go on from what ``state`` returned."""
+
+
 @dataclass
 class Course:
     """How far a training is."""
@@ -70,7 +92,7 @@ class Training:
     rounds: int
     """In all."""
     collection: Collection
-    aggregation: Aggregation
+    aggregation: Aggregating
     privacy: Privacy | None = None
     """None: updates are neither clipped nor noised."""
 
@@ -129,9 +151,8 @@ def _run_round(
         # A site that has not replied in time is among those asked.
         failures=collected.asked - collected.sites,
         examples=collected.examples,
-        accuracy=collected.accuracy,
-        loss=collected.loss,
         epsilon=epsilon,
         seconds=time.monotonic() - began,
+        **(collected.metrics or {}),
     )
     return after, measured

@@ -36,6 +36,7 @@ from flwr.serverapp import Grid
 from cloister_shared import flower
 from cloister_shared.card import FinalMetrics
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import estimator
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.secure_aggregation import (
     MODULUS,
@@ -43,6 +44,7 @@ from cloister_shared.secure_aggregation import (
     strengthen,
     unpack_metrics,
 )
+from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collected
 from cloister_trainer.records import synthetic_reply
@@ -113,20 +115,34 @@ class SecureCollection:
         self._timeout = timeout
         self._masking = masking
         self._reports = bool(config.get(flower.REPORT, True))
+        row = estimator(cast("str", config[flower.ESTIMATOR]))
+        self._sums = row.aggregation == "statistics"
 
     def train(self, server_round: int, weights: LinearWeights) -> Collected:
-        """Have all sites that are online fit, and return the mean as the single reply.
+        """Have all sites that are online fit, and return the mean, or total, as the single reply.
 
         Raises:
             CloisterError: the protocol halted, or fewer sites than the quorum are in the sum.
         """
+        if self._sums:
+            return self._total(server_round, weights)
         shapes = [weights.coef.shape, weights.intercept.shape]
         asked, sites, (coef, intercept, tail) = self._mean(
-            server_round, flower.TASK_TRAIN, weights, shapes
+            server_round, flower.TASK_TRAIN, weights, shapes, self._reports
         )
-        accuracy, loss = self._metrics(tail) if self._reports else (None, None)
         after = weights + LinearWeights(coef, intercept)
-        return Collected(asked, sites, [synthetic_reply(after)], None, accuracy, loss)
+        metrics = self._metrics(tail) if self._reports else None
+        return Collected(asked, sites, [synthetic_reply(after)], None, metrics)
+
+    def _total(self, server_round: int, weights: LinearWeights) -> Collected:
+        """Return the total of the sites' sums, in which every site's own counts its rows."""
+        shapes = [Sums.shape(self._data)]
+        asked, sites, (gram, _) = self._mean(
+            server_round, flower.TASK_TRAIN, weights, shapes, reports=False
+        )
+        masking = self._masking
+        total = Sums(gram * sites * masking.max_examples / masking.clipping_range)
+        return Collected(asked, sites, [synthetic_reply(total)], round(total.rows), None)
 
     def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
         """Have all sites that are online measure these weights, and return the mean.
@@ -137,12 +153,12 @@ class SecureCollection:
         if not self._reports:
             return None
         # Rounds count from 1; nothing hangs on the number but the names of Flower's messages.
-        _, sites, (tail,) = self._mean(0, flower.TASK_EVALUATE, weights, [])
-        accuracy, loss = self._metrics(tail)
-        return FinalMetrics(sites=sites, accuracy=accuracy, loss=loss)
+        _, sites, (tail,) = self._mean(0, flower.TASK_EVALUATE, weights, [], reports=True)
+        return FinalMetrics(sites=sites, **self._metrics(tail))
 
-    def _metrics(self, tail: Floats) -> tuple[float, float]:
-        return unpack_metrics(tail, self._masking.clipping_range)
+    def _metrics(self, tail: Floats) -> dict[str, float]:
+        quality, loss = unpack_metrics(tail, self._masking.clipping_range, self._data)
+        return {flower.QUALITY[self._data.task]: quality, flower.LOSS: loss}
 
     def _mean(
         self,
@@ -150,10 +166,12 @@ class SecureCollection:
         task: str,
         weights: LinearWeights,
         shapes: Sequence[tuple[int, ...]],
+        reports: bool,
     ) -> tuple[int, int, list[Floats]]:
         """Return how many sites were asked, how many are in the mean, and the mean's arrays.
 
-        These are of ``shapes``, and the tail after them.
+        These are of ``shapes``, and the tail after them, which has metrics where sites report any;
+        else every site counts the same.
         """
         nodes = list(self._grid.get_node_ids())
         if len(nodes) < self._quorum:
@@ -164,13 +182,15 @@ class SecureCollection:
             self._grid,
             # More than half, or two groups of sites could be told opposite things about a third.
             threshold=max(self._quorum, len(nodes) // 2 + 1),
-            max_weight=float(self._masking.max_examples) if self._reports else 1.0,
+            max_weight=float(self._masking.max_examples) if reports else 1.0,
             clipping_range=self._masking.clipping_range,
             steps=steps,
             timeout=self._timeout,
-            shapes=[*shapes, (3,) if self._reports else (1,)],
+            shapes=[*shapes, (3,) if reports else (1,)],
         )
         config = ConfigRecord({**self._config, flower.ROUND: server_round, flower.TASK: task})
+        if self._sums:
+            config[flower.MAX_EXAMPLES] = self._masking.max_examples
         if flower.CLIPPING_NORM in config:
             config[flower.CLIPPING_NORM] = self._norm_before_rounding(weights, steps)
         return len(nodes), *protocol.run(server_round, nodes, weights, config)

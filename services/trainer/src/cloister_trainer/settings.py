@@ -43,14 +43,17 @@ class Settings(ServiceSettings):
     """Schema of the sites' data."""
     estimator: str = "LogisticRegression"
     """scikit-learn class that sites fit."""
-    regularisation: float = Field(default=1.0, gt=0)
-    """scikit-learn's C: the inverse of the strength of the l2 penalty."""
-    local_iterations: int = Field(default=20, ge=1)
-    """Solver iterations a site makes in each round."""
+    estimator_parameters: dict[str, Any] = Field(default_factory=dict)
+    """Of the estimator's constructor, as a JSON object of scikit-learn's names, {"C": 0.1} for
+    example; the others have scikit-learn's defaults, or those of ``cloister_shared.estimators``."""
+    local_iterations: int | None = Field(default=None, ge=1)
+    """Iterations a site makes in each round, its estimator's max_iter; by default 20, or 5 of
+    stochastic gradient descent."""
     out_of_bounds: OutOfBounds = "refuse"
     """What sites and key holders do with a value outside its declared bounds."""
     rounds: int = Field(default=5, ge=1)
-    """Rounds: in each, sites fit from the global model on and their updates become the next."""
+    """Rounds: in each, sites fit from the global model on and their updates become the next. Of
+    estimators that are trained by sums, or that cannot begin from given weights, there is one."""
 
     strategy: str = "FedAvg"
     """How updates become one model; one of ``cloister_shared.strategies``."""

@@ -1,7 +1,8 @@
-"""One of Flower's strategies, as far as it makes one model of the replies of a round."""
+"""How the replies of a round become one model: by one of Flower's strategies, or by their total."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,51 @@ from flwr.serverapp.strategy.fedopt import FedOpt
 
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import Estimator
+from cloister_shared.schema import DatasetSchema
 from cloister_shared.strategies import Strategy
+from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
-from cloister_trainer.records import to_record, to_weights
+from cloister_trainer.least_squares import fit_sums
+from cloister_trainer.records import sums_of, to_record, to_weights
 
 MOMENTS = ("m_t", "v_t")
 """What the strategies with an optimiser at the server keep from round to round, by array."""
+
+
+class Totals:
+    """Fits the total of the sites' sums, which is a fit of all their rows."""
+
+    def __init__(self, row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> None:
+        """Fit this estimator with these parameters to data of this schema."""
+        self._row = row
+        self._parameters = parameters
+        self._data = data
+
+    def aggregate(
+        self, server_round: int, received: LinearWeights, replies: Sequence[Message]
+    ) -> LinearWeights:
+        """Return the model; what it holds is to be checked.
+
+        Args:
+            server_round: 1, the only one.
+            received: not used: there is nothing to begin from.
+            replies: valid ones.
+
+        Raises:
+            CloisterError: scikit-learn does not take the parameters.
+        """
+        del server_round, received
+        total = Sums(np.sum([sums_of(reply).gram for reply in replies], axis=0))
+        return fit_sums(total, self._row, self._parameters, self._data)
+
+    def state(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return nothing: there is no second round."""
+        return {}
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Go on from what ``state`` returned."""
+        del state
 
 
 class Aggregation:

@@ -14,9 +14,10 @@ from flwr.clientapp import ClientApp
 from flwr.common import Scalar
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 
-from cloister_client.training.fitting import measure, train
+from cloister_client.training.fitting import sums_of, train
+from cloister_client.training.measuring import Metrics, measure
 from cloister_client.training.request import discreet, read_inputs, reports, task_of
-from cloister_client.training.secure_rules import limits_of, secure_rules
+from cloister_client.training.secure_rules import check_rows, limits_of, secure_rules
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.secure_aggregation import pack_tail, strengthen
@@ -44,8 +45,9 @@ class SecureSite(NumPyClient):
             config: as of a plain message, and the task.
 
         Returns:
-            To train, the updates of coefficients and intercepts; then the packed tail, with
-            metrics unless sites report nothing. And the weight of all that in the mean.
+            To train, the updates of coefficients and intercepts, or the sums as a share of the
+            most rows that a site may have; then the packed tail, with metrics unless sites report
+            nothing or send sums. And the weight of all that in the mean.
 
         Raises:
             CloisterError: what is asked cannot be given; a value or the weight is beyond the
@@ -59,7 +61,15 @@ class SecureSite(NumPyClient):
             task = task_of(config)
             clipping_range = self._limits.clipping_range
             arrays: Arrays = []
-            if config[flower.TASK] == flower.TASK_TRAIN:
+            metrics: Metrics | None
+            training = config[flower.TASK] == flower.TASK_TRAIN
+            if training and task.estimator.aggregation == "statistics":
+                # Every site counts the same: the sums themselves count its rows.
+                sums, most = sums_of(shard), float(config[flower.MAX_EXAMPLES])
+                check_rows(sums.rows, most)
+                arrays.append(clipping_range / most * sums.gram)
+                metrics, examples = None, 1
+            elif training:
                 trained = train(task, received, shard)
                 arrays += [trained.update.coef, trained.update.intercept]
                 metrics, examples = trained.metrics, trained.examples
@@ -68,11 +78,8 @@ class SecureSite(NumPyClient):
                 examples = metrics.examples
             else:
                 raise CloisterError(f"{flower.TASK} is none that this site does")
-            arrays.append(
-                pack_tail(clipping_range)
-                if metrics is None
-                else pack_tail(clipping_range, metrics.accuracy, metrics.loss)
-            )
+            told = None if metrics is None else (metrics.quality, metrics.loss)
+            arrays.append(pack_tail(clipping_range, told, shard.data))
             self._limits.check(arrays, examples)
         return arrays, examples, {}
 

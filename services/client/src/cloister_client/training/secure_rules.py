@@ -47,16 +47,25 @@ class Limits:
         Raises:
             CloisterError: a value or the weight is beyond its limit; it says what to set.
         """
-        if weight > self.max_weight:
-            raise CloisterError(
-                "this site has more rows than the run is for: raise CLOISTER_MAX_EXAMPLES at the "
-                f"trainer above {self.max_weight:.0f}"
-            )
+        check_rows(weight, self.max_weight)
         if any(np.abs(array).max(initial=0.0) > self.clipping_range for array in arrays):
             raise CloisterError(
                 "a weight moved further than can be masked: raise CLOISTER_SECAGG_CLIPPING_RANGE "
                 f"at the trainer above {self.clipping_range:g}"
             )
+
+
+def check_rows(rows: float, most: float) -> None:
+    """Refuse to mask what is of more rows than the run is for.
+
+    Raises:
+        CloisterError: it says what to set.
+    """
+    if rows > most:
+        raise CloisterError(
+            "this site has more rows than the run is for: raise CLOISTER_MAX_EXAMPLES at the "
+            f"trainer above {most:.0f}"
+        )
 
 
 def limits_of(context: Context) -> Limits:

@@ -1,0 +1,98 @@
+"""Whether sites can train an estimator with these parameters on such data, before any is asked."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import ESTIMATORS, Estimator, sklearn_class
+from cloister_shared.schema import DatasetSchema
+
+SETTING = "CLOISTER_ESTIMATOR_PARAMETERS"
+PROBE_ROWS = 12
+"""Synthetic rows for each class, or in all of a regression, that parameters are tried on."""
+STOCHASTIC = ("sag", "saga")
+"""Solvers of Ridge that depend on which rows there are, and not on their sums alone."""
+
+
+def check_suitable(row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> None:
+    """Refuse what cannot succeed.
+
+    Args:
+        row: of the estimator, one that sites can train together.
+        parameters: of its constructor.
+        data: the schema of the rows.
+
+    Raises:
+        CloisterError: saying what to use in its place.
+    """
+    if row.task != data.task:
+        others = (one.name for one in ESTIMATORS.values() if one.task == data.task)
+        raise CloisterError(
+            f"{data.dataset} is a {data.task}, and {row.name} does a {row.task}: set "
+            f"CLOISTER_ESTIMATOR to one of {', '.join(others)}"
+        )
+    for name, values in row.only.items():
+        if name in parameters and parameters[name] not in values:
+            raise CloisterError(
+                f"{SETTING}: {row.name} with {name}={parameters[name]!r} cannot be compiled to run "
+                f"on ciphertexts; use one of {', '.join(map(repr, values))}"
+            )
+    _check_across_sites(row, parameters)
+    _check_target(row, parameters, data)
+    _try(row, parameters, data)
+
+
+def _check_across_sites(row: Estimator, parameters: Mapping[str, Any]) -> None:
+    if row.aggregation == "rounds":
+        for wrong, why in (
+            (not parameters.get("warm_start", True), "warm_start=false begins every round anew"),
+            (
+                parameters.get("solver") == "liblinear",
+                "the solver liblinear cannot begin from given weights; lbfgs, newton-cg, sag and "
+                "saga can",
+            ),
+            (bool(parameters.get("average")), "averaged weights are none to go on from"),
+        ):
+            if wrong:
+                raise CloisterError(f"{SETTING}: {why}, and sites go on from each other's weights")
+    if row.aggregation == "statistics" and parameters.get("solver") in STOCHASTIC:
+        raise CloisterError(
+            f"{SETTING}: the solver {parameters['solver']} goes through rows, and of the sites' "
+            "rows only sums are known; use auto, cholesky, svd, lsqr or sparse_cg"
+        )
+
+
+def _check_target(row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> None:
+    if data.target is None:
+        return
+    needed = row.positive
+    power = parameters.get("power", 0.0)
+    if row.name == "TweedieRegressor" and isinstance(power, int | float) and power >= 1:
+        needed = "positive" if power >= 2 else "not negative"
+    low = data.target.low
+    if (needed == "positive" and low <= 0) or (needed == "not negative" and low < 0):
+        raise CloisterError(
+            f"{row.name} is for targets that are {needed}, and the declared bounds of "
+            f"{data.dataset}'s begin at {low}: raise them in the schema if no target is lower, or "
+            "use Ridge, SGDRegressor or TweedieRegressor with power 0"
+        )
+
+
+def _try(row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> None:
+    """Fit a few synthetic rows, for what scikit-learn itself has to say of the parameters."""
+    generator = np.random.default_rng(0)
+    n_rows = PROBE_ROWS * max(len(data.classes), 2)
+    rows = generator.random((n_rows, data.n_inputs))
+    if data.target is None:
+        answers: Any = np.arange(n_rows) % len(data.classes)
+    else:
+        answers = data.target.low + data.target.width * (1 + generator.random(n_rows)) / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            sklearn_class(row)(**parameters).fit(rows, answers)
+        except Exception as error:  # noqa: BLE001 - whatever it says is about the parameters
+            raise CloisterError(f"{SETTING}: {row.name} does not take this: {error}") from None
