@@ -108,7 +108,7 @@ def publish_artifact(
         rows = calibrate(weights.coef)
         full = quantise_cheapest(card, weights, precision, rows)
         compiled = compile_model(card, drop_features(card, weights, full, rows), rows)
-        agreement = measure_agreement(compiled.reference, synthetic_rows(weights.coef))
+        agreement = measure_agreement(compiled.reference, synthetic_rows(weights.coef), card)
         check_tolerance(agreement, precision, full.bits)
         export(compiled.model, card, compiled.reference.features.tolist(), folder)
         form = payload_form(folder, len(compiled.reference.features))

@@ -239,8 +239,11 @@ def _load(path: str) -> Any:
 def _fitted(sklearn_class: Any, card: ModelCard, weights: LinearWeights, features: Integers) -> Any:
     """Return a scikit-learn model with the weights of these features, as ``fit`` leaves it."""
     fitted = sklearn_class(**card.parameters)
-    fitted.coef_ = np.ascontiguousarray(weights.coef[:, features])
-    fitted.intercept_ = weights.intercept
-    fitted.classes_ = np.arange(len(card.data.classes))
+    coef = np.ascontiguousarray(weights.coef[:, features])
+    if card.data.task == "regression":
+        fitted.coef_, fitted.intercept_ = coef[0], float(weights.intercept[0])
+    else:
+        fitted.coef_, fitted.intercept_ = coef, weights.intercept
+        fitted.classes_ = np.arange(len(card.data.classes))
     fitted.n_features_in_ = len(features)
     return fitted

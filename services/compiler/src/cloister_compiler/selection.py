@@ -84,7 +84,7 @@ def quantise_cheapest(
     agreements: list[Agreement] = []
     log.info("bits: inputs  weights  features  LWE dimension  features x dimension  differing")
     for candidate in found:
-        agreement = measure_agreement(candidate.quantised.reference, rows)
+        agreement = measure_agreement(candidate.quantised.reference, rows, card)
         bits = candidate.quantised.bits
         log.info(
             "%12d  %7d  %8d  %13d  %20d  %7.2f %%",
