@@ -44,7 +44,7 @@ def test_up_trains_compiles_serves_and_evaluates(stack: Stack) -> None:
     report = stack.report()
     print(report)
     assert report["evaluated"] == 100
-    assert report["encrypted_accuracy"] >= 0.9
+    assert report["encrypted_score"] >= 0.9
     assert report["agreement"] == {"samples": 100, "equal_scores": 100, "equal_predictions": 100}
     assert stack.versions("digits") == ["1"]
 

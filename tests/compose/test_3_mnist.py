@@ -17,8 +17,8 @@ def test_ten_sites_and_two_hundred_encrypted_digits(stack: Stack) -> None:
     print(stack.logs("trainer"))
     report = stack.report()
     print(report)
-    assert report["reference_accuracies"]["samples"] == 10_000
-    assert report["reference_accuracies"]["float_model"] >= 0.92
-    assert report["reference_accuracies"]["clear_quantised"] >= 0.92
+    assert report["reference_scores"]["samples"] == 10_000
+    assert report["reference_scores"]["float_model"] >= 0.92
+    assert report["reference_scores"]["clear_quantised"] >= 0.92
     assert report["agreement"] == {"samples": 200, "equal_scores": 200, "equal_predictions": 200}
     assert "round 5 of 5: 10 sites, loss" in stack.logs("trainer")

@@ -42,8 +42,8 @@ def test_the_whole_way_on_digits(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     report = json.loads(report_path.read_text())
     assert report["evaluated"] == 60
-    assert report["reference_accuracies"]["clear_quantised"] >= 0.93
-    assert report["encrypted_accuracy"] >= 0.9
+    assert report["reference_scores"]["clear_quantised"] >= 0.93
+    assert report["encrypted_score"] >= 0.9
     assert report["agreement"] == {"samples": 60, "equal_scores": 60, "equal_predictions": 60}
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
     assert processes_of(tmp_path) == []

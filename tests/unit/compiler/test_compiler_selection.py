@@ -35,7 +35,7 @@ def measured(card: ModelCard, bits: Bits) -> tuple[int, float]:
     rows = calibration_rows(LEARNT.coef)
     quantised = quantise(card, LEARNT, bits, rows)
     kept = needed_features(quantised.reference)
-    share = measure_agreement(quantised.reference, synthetic_rows(LEARNT.coef)).share
+    share = measure_agreement(quantised.reference, synthetic_rows(LEARNT.coef), card).share
     return len(kept) * lwe_dimension(quantised, kept, rows), share
 
 

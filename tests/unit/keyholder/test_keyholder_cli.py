@@ -206,8 +206,8 @@ def test_evaluate_prints_and_writes_a_report(
     (file,) = (tmp_path / "reports").iterdir()
     report = EvaluationReport.model_validate_json(file.read_bytes())
     assert (report.evaluated, report.held_out) == (4, 8)
-    assert report.accuracies
-    assert report.encrypted_accuracy == report.accuracies.clear_quantised
+    assert report.scores
+    assert report.encrypted_score == report.scores.clear_quantised
 
 
 def test_evaluate_takes_options(invoke: Invoke, held_out: Path, tmp_path: Path) -> None:

@@ -44,19 +44,19 @@ def test_the_first_samples_are_evaluated_and_compared(
     assert seen == [(i, 20) for i in range(1, 21)]
     unit = to_unit(held_out.rows, held_out.schema)
     predicted = digits_reference.float_scores(unit).argmax(axis=1)
-    right = predicted == held_out.labels
+    right = predicted == held_out.answers
     assert report.evaluated == 20
     assert report.held_out == 100
-    assert report.accuracies
-    assert report.reference_accuracies
-    assert report.accuracies.float_model == pytest.approx(right[:20].mean())
-    assert report.reference_accuracies.float_model == pytest.approx(right.mean())
-    assert report.accuracies.samples == 20
-    assert report.reference_accuracies.samples == 100
-    assert report.reference_accuracies.encrypted is None
-    assert 0.4 <= report.encrypted_accuracy <= 0.5
-    assert report.accuracies.encrypted == report.encrypted_accuracy
-    assert report.accuracies.clear_quantised == report.encrypted_accuracy
+    assert report.scores
+    assert report.reference_scores
+    assert report.scores.float_model == pytest.approx(right[:20].mean())
+    assert report.reference_scores.float_model == pytest.approx(right.mean())
+    assert report.scores.samples == 20
+    assert report.reference_scores.samples == 100
+    assert report.reference_scores.encrypted is None
+    assert 0.4 <= report.encrypted_score <= 0.5
+    assert report.scores.encrypted == report.encrypted_score
+    assert report.scores.clear_quantised == report.encrypted_score
     assert report.agreement
     assert report.agreement.model_dump() == {
         "samples": 20,
@@ -82,7 +82,7 @@ def test_the_first_samples_are_evaluated_and_compared(
 def test_how_many_are_evaluated(
     samples: int, evaluated: int, digits: EncryptedModel, held_out: HeldOut
 ) -> None:
-    few = HeldOut(held_out.schema, held_out.rows[:12], held_out.labels[:12])
+    few = HeldOut(held_out.schema, held_out.rows[:12], held_out.answers[:12])
     assert evaluate(digits, few, samples).evaluated == evaluated
 
 
@@ -114,8 +114,8 @@ def test_without_a_reference_there_is_a_reason(
 ) -> None:
     digits_service.publish_reference = False
     report = evaluate(digits, held_out, 3)
-    assert report.accuracies is None
-    assert report.reference_accuracies is None
+    assert report.scores is None
+    assert report.reference_scores is None
     assert report.agreement is None
     assert report.differing == 0
     assert "CLOISTER_PUBLISH_REFERENCE" in (report.without_reference or "")
@@ -142,7 +142,7 @@ def test_samples_of_another_schema_are_not_sent(
     other = DatasetSchema(**{**held_out.schema.model_dump(), "dataset": "other"})
     sent = len(digits_service.requests)
     with pytest.raises(InvalidSamples):
-        evaluate(digits, HeldOut(other, held_out.rows, held_out.labels), 3)
+        evaluate(digits, HeldOut(other, held_out.rows, held_out.answers), 3)
     assert len(digits_service.requests) == sent
 
 

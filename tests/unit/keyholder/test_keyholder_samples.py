@@ -134,7 +134,7 @@ def test_held_out_samples_are_read(y: object, tmp_path: Path) -> None:
     write_held_out(tmp_path, three(), X=[[1, 2, 3], [4, 5, 6]], y=y)
     found = read_held_out(tmp_path)
     assert found.rows.tolist() == [[1, 2, 3], [4, 5, 6]]
-    assert found.labels.tolist() == [1, 0]
+    assert found.answers.tolist() == [1, 0]
     found.check_fits(three())
 
 

@@ -23,7 +23,6 @@ from cloister_keyholder.samples import read_csv, read_held_out
 from cloister_keyholder.settings import Settings
 from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.waiting import wait_for_model
-from cloister_shared.links import class_indices
 from cloister_shared.service import run_service
 
 log = logging.getLogger(__name__)
@@ -96,18 +95,18 @@ def predict(
     url: Url = None,
     model: Model = None,
 ) -> None:
-    """Print the predicted class of every row, one a line."""
+    """Print the predicted class of every row, or value of a regression, one a line."""
     with _open(_settings(ctx, url, model)) as encrypted:
         rows = read_csv(file, encrypted.card.data)
         answers: list[Answer] = []
         with show_progress("predicting encrypted") as progress:
-            for answer in encrypted.ask_all(encrypted.quantise(rows)):
-                answers.append(answer)
+            for received in encrypted.ask_all(encrypted.quantise(rows)):
+                answers.append(received)
                 progress(len(answers), len(rows))
-        scores = encrypted.dequantise(np.vstack([answer.integer_scores for answer in answers]))
+        scores = encrypted.dequantise(np.vstack([one.integer_scores for one in answers]))
         if not proba:
-            for label in encrypted.card.data.labels(class_indices(scores)):
-                typer.echo(label)
+            for answer in encrypted.answers(scores):
+                typer.echo(answer)
             return
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(encrypted.card.data.classes)
@@ -155,7 +154,7 @@ def decrypt(
     url: Url = None,
     model: Model = None,
 ) -> None:
-    """Print the predicted class in an encrypted result."""
+    """Print the predicted class, or value of a regression, in an encrypted result."""
     held = keyfile.read_key(key)
     try:
         data = result.read_bytes()
@@ -169,8 +168,8 @@ def decrypt(
                 f"at {settings.url}: give the service that the row was encrypted for"
             )
         scores = encrypted.dequantise(encrypted.read_key(held.keyset).decrypt(data)[None, :])
-        (label,) = encrypted.card.data.labels(class_indices(scores))
-    typer.echo(label)
+        (answer,) = encrypted.answers(scores)
+    typer.echo(answer)
     log.info(
         "a key is for one result: delete it now with: %s", shlex.join(["shred", "-u", str(key)])
     )

@@ -104,11 +104,12 @@ class AsyncEncryptedModel(LocalModel):
         await self._transport.aclose()
 
     async def predict(self, X: npt.ArrayLike) -> Labels:  # noqa: N803 - scikit-learn's name
-        """Return the predicted class label of every row, shape (n,)."""
-        return self._labels_of(await self._scores(X))
+        """Return the predicted class label, or value of a regression, of every row, shape (n,)."""
+        return self.answers(await self._scores(X))
 
     async def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
         """Return class probabilities, shape (n, n_classes)."""
+        self._check_probabilities()
         return self.probabilities(await self._scores(X))
 
     async def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's
@@ -119,14 +120,14 @@ class AsyncEncryptedModel(LocalModel):
     async def iter_predict(
         self, rows: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike]
     ) -> AsyncGenerator[np.generic, None]:
-        """Give the predicted class label of each row, in order, while further rows are under way.
+        """Give what is predicted of each row, in order, while further rows are under way.
 
         Args:
             rows: each of shape (n_features,); any number.
         """
         async with aclosing(self._stream(self._chunks(rows))) as answers:
             async for answer in answers:
-                yield self._label_of(answer)
+                yield self._answer_of(answer)
 
     async def ask(self, quantised: Integers) -> Answer:
         """Query the service with one quantised row, shape (n_features,)."""

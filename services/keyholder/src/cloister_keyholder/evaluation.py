@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,10 @@ from cloister_keyholder.samples import HeldOut
 from cloister_shared.links import class_indices
 from cloister_shared.reference import Reference
 
+Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Answers = Floats | Integers
+"""Positions of classes, or values of a regression, shape (n,)."""
 
 NOT_PUBLISHED = (
     "the service publishes no reference for this version (the compiler's setting "
@@ -69,8 +72,8 @@ class Throughput(_Part):
     """That carried them."""
 
 
-class Accuracies(_Part):
-    """Share of right predictions, in [0, 1], of the same samples by three executions."""
+class Scores(_Part):
+    """How well three executions predict the same samples, by one measure."""
 
     samples: int
     float_model: float
@@ -101,11 +104,17 @@ class EvaluationReport(_Part):
     """Samples in the held-out set."""
     evaluated: int
     """The first of them, which went through encryption."""
-    encrypted_accuracy: float
-    accuracies: Accuracies | None
+    score: Literal["accuracy", "R2"]
+    """What the three below are, as scikit-learn scores: the share of right predictions, or the
+    coefficient of determination of a regression."""
+    encrypted_score: float
+    scores: Scores | None
     """Of the evaluated samples; None without a reference."""
-    reference_accuracies: Accuracies | None
+    reference_scores: Scores | None
     """Of all held-out samples, in the clear only; None without a reference."""
+    absolute_errors: Scores | None
+    """Mean absolute errors of the evaluated samples, in the unit of the target; None without a
+    reference, and for a classification."""
     agreement: Agreement | None
     """None without a reference."""
     without_reference: str | None
@@ -151,8 +160,10 @@ def evaluate(
         progress(len(answers), total)
     seconds = time.perf_counter() - start
     scores = np.vstack([answer.integer_scores for answer in answers])
-    predicted = class_indices(model.dequantise(scores))
-    encrypted = _accuracy(predicted, held_out.labels[:total])
+    predicted = _predicted(model, model.dequantise(scores))
+    regression = model.card.data.task == "regression"
+    score = _r2 if regression else _accuracy
+    errors = _scores(model, reference, held_out, total, _absolute_error, predicted)
     return EvaluationReport(
         model=model.name,
         version=model.description.version,
@@ -160,9 +171,11 @@ def evaluate(
         dataset=held_out.schema.dataset,
         held_out=len(held_out.rows),
         evaluated=total,
-        encrypted_accuracy=encrypted,
-        accuracies=_accuracies(model, reference, held_out, total, encrypted),
-        reference_accuracies=_accuracies(model, reference, held_out, len(held_out.rows), None),
+        score="R2" if regression else "accuracy",
+        encrypted_score=score(predicted, held_out.answers[:total]),
+        scores=_scores(model, reference, held_out, total, score, predicted),
+        reference_scores=_scores(model, reference, held_out, len(held_out.rows), score, None),
+        absolute_errors=errors if regression else None,
         agreement=_agreement(model, reference, held_out, scores, predicted),
         without_reference=None if reference else NOT_PUBLISHED,
         bytes_up=max(answer.bytes_up for answer in answers),
@@ -177,26 +190,45 @@ def evaluate(
     )
 
 
-def _accuracy(predicted: Integers, labels: Integers) -> float:
-    return float(np.mean(predicted == labels))
+def _predicted(model: EncryptedModel, scores: Floats) -> Answers:
+    """Turn scores, shape (n, n_outputs), into positions of classes or values, shape (n,)."""
+    if model.card.data.task == "regression":
+        return model.answers(scores).astype(np.float64)
+    return class_indices(scores)
 
 
-def _accuracies(
+def _accuracy(predicted: Answers, answers: Answers) -> float:
+    return float(np.mean(predicted == answers))
+
+
+def _r2(predicted: Answers, answers: Answers) -> float:
+    """Return the coefficient of determination; where all answers are one, 1 or 0."""
+    residual = float(((answers - predicted) ** 2).sum())
+    total = float(((answers - answers.mean()) ** 2).sum())
+    return 1.0 - residual / total if total > 0 else float(residual == 0)
+
+
+def _absolute_error(predicted: Answers, answers: Answers) -> float:
+    return float(np.abs(answers - predicted).mean())
+
+
+def _scores(
     model: EncryptedModel,
     reference: Reference | None,
     held_out: HeldOut,
     samples: int,
-    encrypted: float | None,
-) -> Accuracies | None:
+    score: Callable[[Answers, Answers], float],
+    encrypted: Answers | None,
+) -> Scores | None:
     if reference is None:
         return None
-    unit, labels = model.scale(held_out.rows[:samples]), held_out.labels[:samples]
-    integers = reference.integer_scores(reference.quantise(unit))
-    return Accuracies(
+    unit, answers = model.scale(held_out.rows[:samples]), held_out.answers[:samples]
+    clear = reference.dequantise(reference.integer_scores(reference.quantise(unit)))
+    return Scores(
         samples=samples,
-        float_model=_accuracy(class_indices(reference.float_scores(unit)), labels),
-        clear_quantised=_accuracy(class_indices(reference.dequantise(integers)), labels),
-        encrypted=encrypted,
+        float_model=score(_predicted(model, reference.float_scores(unit)), answers),
+        clear_quantised=score(_predicted(model, clear), answers),
+        encrypted=None if encrypted is None else score(encrypted, answers),
     )
 
 
@@ -205,7 +237,7 @@ def _agreement(
     reference: Reference | None,
     held_out: HeldOut,
     scores: Integers,
-    predicted: Integers,
+    predicted: Answers,
 ) -> Agreement | None:
     if reference is None:
         return None
@@ -214,7 +246,7 @@ def _agreement(
     return Agreement(
         samples=len(scores),
         equal_scores=int((scores == clear).all(axis=1).sum()),
-        equal_predictions=int((predicted == class_indices(reference.dequantise(clear))).sum()),
+        equal_predictions=int((predicted == _predicted(model, reference.dequantise(clear))).sum()),
     )
 
 

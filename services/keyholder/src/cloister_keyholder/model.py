@@ -28,7 +28,7 @@ from cloister_keyholder.stored_key import KeyFolder, StoredKeys
 from cloister_keyholder.transport import Exchanges, Transport
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
-from cloister_shared.links import class_indices, link, probabilities
+from cloister_shared.links import class_indices, has_probabilities, probabilities, values
 from cloister_shared.reference import Reference
 from cloister_shared.scaling import OutOfBounds, to_unit
 
@@ -89,7 +89,13 @@ class LocalModel:
 
     @property
     def classes_(self) -> npt.NDArray[np.generic]:
-        """Class labels, in the order of the columns of ``predict_proba``."""
+        """Class labels, in the order of the columns of ``predict_proba``.
+
+        Raises:
+            AttributeError: the model is a regression, which has none.
+        """
+        if self.card.data.task == "regression":
+            raise AttributeError(f"{self.card.estimator} is a regression: it has no classes")
         return np.array(self.card.data.classes)
 
     def scale(self, rows: npt.ArrayLike) -> Floats:
@@ -116,12 +122,21 @@ class LocalModel:
         """Turn what ``dequantise`` gives into class probabilities, shape (n, n_classes).
 
         Those of a tree are its quantised ones, and add up to 1 as nearly as their steps allow.
+
+        Raises:
+            KeyholderError: the estimator has none, in scikit-learn neither.
         """
-        if self._package.family == "tree":
-            return scores
-        card = self.card
-        meaning = link(card.estimator, card.parameters, len(card.data.classes))
-        return probabilities(scores, meaning)
+        self._check_probabilities()
+        meaning = self._package.link
+        return scores if meaning is None else probabilities(scores, meaning)
+
+    def answers(self, scores: Floats) -> Labels:
+        """Turn what ``dequantise`` gives into class labels, or the values of a regression, (n,)."""
+        if self.card.data.task == "regression" and self._package.link is not None:
+            # Beyond all that it was made for, an exponential may be more than a float holds.
+            with np.errstate(over="ignore"):
+                return values(scores, self._package.link)
+        return self.card.data.labels(class_indices(scores))
 
     def encrypt(self, quantised: Integers) -> Query:
         """Encrypt one row of ``quantise``, shape (n_circuit_features,), under a new key.
@@ -219,14 +234,18 @@ class LocalModel:
     def _check_scores(self) -> None:
         if self._package.family == "tree":
             raise KeyholderError("a tree has no decision function: use predict_proba")
+        if self.card.data.task == "regression":
+            raise KeyholderError("a regression has no decision function: use predict")
 
-    def _label_of(self, answer: Answer) -> np.generic:
-        (label,) = self._labels_of(self._scores_of([answer]))
-        found: np.generic = label
-        return found
+    def _check_probabilities(self) -> None:
+        if self._package.link is not None and not has_probabilities(self._package.link):
+            instead = "predict" if self.card.data.task == "regression" else "decision_function"
+            raise KeyholderError(f"{self.card.estimator} has no probabilities: use {instead}")
 
-    def _labels_of(self, scores: Floats) -> Labels:
-        return self.card.data.labels(class_indices(scores))
+    def _answer_of(self, answer: Answer) -> np.generic:
+        (found,) = self.answers(self._scores_of([answer]))
+        one: np.generic = found
+        return one
 
     def _quantise_next(self, row: npt.ArrayLike, index: int) -> Integers:
         """Quantise one row of a stream."""
@@ -326,7 +345,7 @@ class EncryptedModel(LocalModel):
         self._transport.close()
 
     def predict(self, X: npt.ArrayLike) -> Labels:  # noqa: N803 - scikit-learn's
-        """Return the predicted class label of every row, shape (n,).
+        """Return the predicted class label, or value of a regression, of every row, shape (n,).
 
         Args:
             X: raw values, shape (n, n_features).
@@ -337,10 +356,11 @@ class EncryptedModel(LocalModel):
             InvalidAnswer: the service answered something that is no result.
             WorkerLost: a process that encrypts ended before its rows were done.
         """
-        return self._labels_of(self._scores(X))
+        return self.answers(self._scores(X))
 
     def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
         """Return class probabilities, shape (n, n_classes); see ``predict``."""
+        self._check_probabilities()
         return self.probabilities(self._scores(X))
 
     def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
@@ -365,7 +385,7 @@ class EncryptedModel(LocalModel):
         quantised = (self._quantise_next(row, index) for index, row in enumerate(rows))
         flows = self._pipeline.stream(quantised)
         for answer in background.stream(flows, self._transport, self._pipeline.window):
-            yield self._label_of(answer)
+            yield self._answer_of(answer)
 
     def ask(self, quantised: Integers) -> Answer:
         """Query the service with one row of ``quantise``; raises as ``predict``."""

@@ -17,6 +17,7 @@ from cloister_keyholder.quantiser import OutputScale, read_processing
 from cloister_shared.artifact import CARD, CIRCUIT, CLIENT_ZIP
 from cloister_shared.card import ModelCard
 from cloister_shared.estimators import estimator
+from cloister_shared.links import Link, link
 from cloister_shared.reference import Quantiser
 
 SPECS = "client.specs.json"
@@ -52,6 +53,8 @@ class ClientPackage:
     circuit: Circuit
     family: Literal["linear", "tree"]
     """What the circuit computes; see ``cloister_shared.estimators``."""
+    link: Link | None
+    """What the scores of a linear circuit mean; None for a tree, which computes probabilities."""
 
 
 def open_package(data: bytes) -> ClientPackage:
@@ -69,7 +72,8 @@ def open_package(data: bytes) -> ClientPackage:
     _check_version(members[VERSIONS])
     specs = read_specs(members[SPECS])
     card = _card(members[CARD])
-    family = estimator(card.estimator).family
+    row = estimator(card.estimator)
+    family = row.family
     # A linear model that asks for a key that is kept would lose the protection of fresh ones.
     if specs.needs_evaluation_keys != (family == "tree"):
         raise InvalidClientPackage(
@@ -92,7 +96,8 @@ def open_package(data: bytes) -> ClientPackage:
             f"{CLIENT_ZIP} has a circuit of {specs.n_features} inputs and {specs.n_outputs} "
             f"outputs; its {CARD} and {CIRCUIT} say {len(features)} and {n_outputs}"
         )
-    return ClientPackage(card, features, quantiser, output_scale, Circuit(specs), family)
+    meaning = _link(card) if family == "linear" else None
+    return ClientPackage(card, features, quantiser, output_scale, Circuit(specs), family, meaning)
 
 
 def _check_version(data: bytes) -> None:
@@ -127,6 +132,16 @@ def _card(data: bytes) -> ModelCard:
         card = ModelCard.model_validate_json(data)
     except ValidationError:
         raise InvalidClientPackage(f"{CARD} is not a model card") from None
-    # Scores become probabilities as the estimator defines it: only known ones can be.
-    estimator(card.estimator)
+    # Scores become answers as the estimator defines it: only known ones can be.
+    if estimator(card.estimator).task != card.data.task:
+        raise InvalidClientPackage(
+            f"{CARD} is of a {card.data.task}, which a {card.estimator} does not do"
+        )
     return card
+
+
+def _link(card: ModelCard) -> Link:
+    try:
+        return link(card.estimator, card.parameters, len(card.data.classes))
+    except TypeError:
+        raise InvalidClientPackage(f"{CARD} has parameters that no {card.estimator} has") from None

@@ -5,13 +5,13 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cloister_keyholder.evaluation import Accuracies, EvaluationReport, Milliseconds
+from cloister_keyholder.evaluation import EvaluationReport, Milliseconds, Scores
 from cloister_shared.files import write_atomically
 
 
 def render(report: EvaluationReport) -> RenderableType:
     """Return the report as tables for a rich console."""
-    parts: list[RenderableType] = [_accuracy_table(report)]
+    parts: list[RenderableType] = [_score_table(report)]
     if report.agreement:
         found = report.agreement
         parts.append(
@@ -39,24 +39,26 @@ def write_report(report: EvaluationReport, path: Path) -> None:
     write_atomically(path, (report.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
 
 
-def _accuracy_table(report: EvaluationReport) -> Table:
-    table = Table(title=f"{report.model}, version {report.version}: accuracy", title_justify="left")
+def _score_table(report: EvaluationReport) -> Table:
+    title = f"{report.model}, version {report.version}: {report.score}"
+    table = Table(title=title, title_justify="left")
     for column in ("held-out samples", "float", "clear quantised", "encrypted"):
         table.add_column(column, justify="right")
-    if report.accuracies is None:
-        table.add_row(f"{report.evaluated:,}", "-", "-", f"{report.encrypted_accuracy:.4f}")
-    for accuracies in (report.accuracies, report.reference_accuracies):
-        if accuracies:
-            table.add_row(*_accuracy_cells(accuracies))
+    if report.scores is None:
+        table.add_row(f"{report.evaluated:,}", "-", "-", f"{report.encrypted_score:.4f}")
+    for scores in (report.scores, report.reference_scores):
+        if scores:
+            table.add_row(f"{scores.samples:,}", *_score_cells(scores))
+    if report.absolute_errors:
+        table.add_row("mean absolute error", *_score_cells(report.absolute_errors))
     return table
 
 
-def _accuracy_cells(accuracies: Accuracies) -> tuple[str, str, str, str]:
-    encrypted = accuracies.encrypted
+def _score_cells(scores: Scores) -> tuple[str, str, str]:
+    encrypted = scores.encrypted
     return (
-        f"{accuracies.samples:,}",
-        f"{accuracies.float_model:.4f}",
-        f"{accuracies.clear_quantised:.4f}",
+        f"{scores.float_model:.4f}",
+        f"{scores.clear_quantised:.4f}",
         "not sent" if encrypted is None else f"{encrypted:.4f}",
     )
 

@@ -27,8 +27,8 @@ class HeldOut:
     schema: DatasetSchema
     rows: Floats
     """Raw values, shape (n, n_features)."""
-    labels: npt.NDArray[np.int64]
-    """Position of each row's label in ``schema.classes``, shape (n,)."""
+    answers: npt.NDArray[np.int64] | Floats
+    """Position of each row's label in ``schema.classes``, or its target, shape (n,)."""
 
     def check_fits(self, schema: DatasetSchema) -> None:
         """Raise unless these samples have the columns that a model was trained with.
@@ -49,7 +49,7 @@ def read_held_out(folder: Path) -> HeldOut:
     """Read held_out.npz (arrays ``X`` and ``y``) and schema.json.
 
     Raises:
-        CloisterError: a file is missing or malformed, or a label is not a class of the schema.
+        CloisterError: a file is missing or malformed, or a label is none of the schema's.
     """
     schema = read_schema(folder / SCHEMA)
     path = folder / HELD_OUT
@@ -66,7 +66,7 @@ def read_held_out(folder: Path) -> HeldOut:
         raise InvalidSamples(f"{path}: X has shape {rows.shape}, not (n, {schema.n_features})")
     if labels.shape != (len(rows),) or not len(rows):
         raise InvalidSamples(f"{path}: y has shape {labels.shape} for {len(rows)} rows of X")
-    return HeldOut(schema, rows, schema.class_indices(labels))
+    return HeldOut(schema, rows, schema.answers(labels))
 
 
 def read_csv(path: Path, schema: DatasetSchema) -> Floats:

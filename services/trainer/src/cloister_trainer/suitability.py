@@ -94,5 +94,5 @@ def _try(row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> 
         warnings.simplefilter("ignore")
         try:
             sklearn_class(row)(**parameters).fit(rows, answers)
-        except Exception as error:  # noqa: BLE001 - whatever it says is about the parameters
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise CloisterError(f"{SETTING}: {row.name} does not take this: {error}") from None
