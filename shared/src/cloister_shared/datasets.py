@@ -1,9 +1,10 @@
 """The datasets that Cloister knows by name, as their public schemas."""
 
+from pathlib import Path
 from typing import Literal, get_args
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.schema import DatasetSchema, Feature, Target
+from cloister_shared.schema import DatasetSchema, Feature, Target, read_schema
 
 DatasetName = Literal["digits", "mnist", "breast_cancer", "diabetes"]
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
@@ -104,3 +105,18 @@ def schema(name: DatasetName) -> DatasetSchema:
                 target=Target(low=1, high=360),
             )
     raise CloisterError(f"there is no dataset {name!r}; use one of: {', '.join(DATASETS)}")
+
+
+def chosen_schema(name: DatasetName, path: Path | None) -> DatasetSchema:
+    """Return the schema in a file, or where there is none that of a dataset known by name.
+
+    Args:
+        name: of the dataset.
+        path: a JSON file; None, or a device, which stands for none where it is mounted: no file.
+
+    Raises:
+        CloisterError: the file is missing, or holds no schema.
+    """
+    if path is None or path.is_char_device():
+        return schema(name)
+    return read_schema(path)

@@ -236,5 +236,7 @@ def read_schema(path: Path) -> DatasetSchema:
         return DatasetSchema.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise CloisterError(f"{path} is missing: it must hold the schema as JSON") from None
+    except IsADirectoryError:
+        raise CloisterError(f"{path} is a folder: name the JSON file with the schema") from None
     except ValidationError as error:
         raise CloisterError(f"{path} is not a schema: {error}") from None

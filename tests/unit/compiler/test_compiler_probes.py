@@ -1,5 +1,6 @@
 """Synthetic rows that lie where classes meet."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cloister_compiler.probes import PROBES, measure_agreement, synthetic_rows
+from cloister_compiler.probes import (
+    PROBES,
+    REGRESSION_MARGIN,
+    measure_agreement,
+    synthetic_rows,
+)
+from cloister_shared.card import ModelCard
+from cloister_shared.datasets import schema
 from cloister_shared.links import class_indices
 from cloister_shared.reference import Reference
 
@@ -46,7 +54,7 @@ def test_rows_reach_every_class_and_come_near_every_boundary(n_outputs: int) -> 
         assert np.quantile(kind, 0.9) > 1.5 * np.median(kind)
 
 
-def test_differing_predictions_are_counted() -> None:
+def test_differing_predictions_are_counted(make_card: Callable[..., ModelCard]) -> None:
     exact = Reference(
         coef=np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
         intercept=np.array([0.0, 0.0, 0.1]),
@@ -61,12 +69,53 @@ def test_differing_predictions_are_counted() -> None:
         output_zero_point=np.zeros(3, dtype=np.int64),
     )
     rows = np.array([[0.9, 0.1], [0.1, 0.9], [0.0, 0.0], [0.0, 0.6]])
-    assert measure_agreement(exact, rows).model_dump() == {
+    assert measure_agreement(exact, rows, make_card(exact.coef)).model_dump() == {
         "probes": 4,
         "differing": 0,
         "share": 0.0,
     }
     # The second output now loses against the first at [0.1, 0.9], and against the third elsewhere.
     wrong = replace(exact, weights=np.array([[10, 0, 0], [0, 1, 0]]))
-    found = measure_agreement(wrong, rows)
+    found = measure_agreement(wrong, rows, make_card(wrong.coef))
     assert (found.probes, found.differing, found.share) == (4, 2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "off", "differing"),
+    [
+        # Off in shares of the margin.
+        ("Ridge", [100.0, 150.0, 200.0, 250.0], [0.0, 0.9, 1.1, -1.1], 2),
+        ("PoissonRegressor", [100.0, 150.0, 200.0, 250.0], [0.0, 0.9, 1.1, -1.1], 2),
+        # Beyond the declared bounds, 1 to 360, all are at the bound.
+        ("Ridge", [500.0, 500.0, -400.0, 355.0], [5.0, -5.0, -20.0, 50.0], 0),
+    ],
+)
+def test_values_of_a_regression_differ_by_a_share_of_the_targets_width(
+    make_card: Callable[..., ModelCard],
+    name: str,
+    values: list[float],
+    off: list[float],
+    differing: int,
+) -> None:
+    margin = REGRESSION_MARGIN * 359
+    expected = np.array(values)
+    predicted = expected + np.array(off) * margin
+    if name == "PoissonRegressor":
+        expected, predicted = np.log(expected), np.log(predicted)
+    # Row i has input i alone; integer scores are thousandths.
+    reference = Reference(
+        coef=expected[None, :],
+        intercept=np.zeros(1),
+        features=np.arange(4),
+        weights=np.rint(1000 * predicted).astype(np.int64)[:, None],
+        bias=np.zeros(1, dtype=np.int64),
+        input_scale=np.array(1.0),
+        input_zero_point=np.array(0),
+        input_low=np.array(0),
+        input_high=np.array(1),
+        output_scale=np.array(0.001),
+        output_zero_point=np.zeros(1, dtype=np.int64),
+    )
+    data = schema("diabetes")
+    card = make_card(reference.coef, estimator=name, data=data, parameters={}, final=None)
+    assert measure_agreement(reference, np.eye(4), card).differing == differing

@@ -1,11 +1,14 @@
 """What determines a training, and what is refused before it begins."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloister_shared.card import DifferentialPrivacy
+from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.service import load_settings
 from cloister_trainer import plan
@@ -169,3 +172,46 @@ def test_a_quorum_that_cannot_be_met_is_refused(make_settings: MakeSettings) -> 
 def test_an_estimator_that_cannot_be_served_is_refused(make_settings: MakeSettings) -> None:
     with pytest.raises(CloisterError, match="use one of: LogisticRegression"):
         plan.check(make_settings(estimator="GaussianProcess"))
+
+
+def own_schema(folder: Path) -> Path:
+    path = folder / "schema.json"
+    own = schema("breast_cancer").model_copy(update={"dataset": "tumours"})
+    path.write_text(own.model_dump_json())
+    return path
+
+
+def test_a_schema_of_ones_own_takes_the_place_of_a_datasets(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    named = make_settings(dataset="breast_cancer")
+    own = make_settings(schema_path=own_schema(tmp_path))
+    assert (own.data.dataset, own.name) == ("tumours", "tumours")
+    plan.check(own)
+    assert plan.inputs_digest(own) != plan.inputs_digest(named)
+    # What stands for no file where one is mounted.
+    assert make_settings(schema_path=Path(os.devnull)).data == schema("digits")
+
+
+def test_a_model_of_ones_own_data_needs_a_name_of_its_own(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    with pytest.raises(CloisterError, match="CLOISTER_MODEL=digits is the name of another dataset"):
+        plan.check(make_settings(schema_path=own_schema(tmp_path), model="digits"))
+    plan.check(make_settings(schema_path=own_schema(tmp_path), model="mine"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is missing: it must hold the schema"), ("{}", "is not a schema"), ("", "is a folder")],
+)
+def test_a_schema_that_cannot_be_read_is_told(
+    make_settings: MakeSettings, tmp_path: Path, content: str | None, message: str
+) -> None:
+    path = tmp_path / "schema.json"
+    if content == "":
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content)
+    with pytest.raises(CloisterError, match=message):
+        plan.check(make_settings(schema_path=path))

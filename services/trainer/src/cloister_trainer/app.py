@@ -15,7 +15,6 @@ from flwr.serverapp import Grid, ServerApp
 from cloister_shared import flower
 from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
-from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
 from cloister_shared.registry import Registry
@@ -67,7 +66,7 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
         CloisterError: too few sites, a round or the final evaluation without its quorum, or
             weights that did not move.
     """
-    data, registry = schema(settings.dataset), Registry(settings.models_dir)
+    data, registry = settings.data, Registry(settings.models_dir)
     initial, digest = LinearWeights.zeros(data), inputs_digest(settings)
     total = rounds(settings)
     published = registry.published_from(settings.name, digest)
@@ -148,7 +147,7 @@ def _restore(training: Training, course: Course, checkpoint: Checkpoint) -> None
 def _collection(
     grid: Exchange, settings: Settings, await_sites: Callable[[], list[int]]
 ) -> Collection:
-    data, config = schema(settings.dataset), _config(settings)
+    data, config = settings.data, _config(settings)
     if settings.secure_aggregation:
         return SecureCollection(
             grid,
@@ -182,7 +181,7 @@ def _privacy(settings: Settings) -> Privacy | None:
 def _config(settings: Settings) -> ConfigRecord:
     config = ConfigRecord(
         {
-            flower.SCHEMA_DIGEST: schema(settings.dataset).digest,
+            flower.SCHEMA_DIGEST: settings.data.digest,
             flower.ESTIMATOR: settings.estimator,
             flower.PARAMETERS: json.dumps(estimator_parameters(settings)),
             flower.OUT_OF_BOUNDS: settings.out_of_bounds,
@@ -199,7 +198,7 @@ def _publish(settings: Settings, course: Course, final: FinalMetrics | None) -> 
         name=settings.name,
         estimator=settings.estimator,
         parameters=estimator_parameters(settings),
-        data=schema(settings.dataset),
+        data=settings.data,
         out_of_bounds=settings.out_of_bounds,
         federation=federation(settings, course.rounds[-1].epsilon),
         rounds=tuple(course.rounds),

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from cloister_shared.card import DifferentialPrivacy, Federation
-from cloister_shared.datasets import schema
+from cloister_shared.datasets import DATASETS
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
@@ -77,7 +77,7 @@ def inputs_digest(settings: Settings) -> str:
         dealt["dirichlet_alpha"] = settings.dirichlet_alpha
     return digest_json(
         {
-            "data": schema(settings.dataset).digest,
+            "data": settings.data.digest,
             "dealt": dealt,
             "estimator": settings.estimator,
             "parameters": estimator_parameters(settings),
@@ -100,8 +100,9 @@ def check(settings: Settings) -> None:
             of privacy, or the quorum cannot be met or is too small for the strategy or secure
             aggregation, or the privacy budget allows no round.
     """
+    _check_name(settings)
     row, fitted = strategy(settings.strategy), federated_estimator(settings.estimator)
-    check_suitable(fitted, estimator_parameters(settings), schema(settings.dataset))
+    check_suitable(fitted, estimator_parameters(settings), settings.data)
     if rounds(settings) != settings.rounds:
         log.info("%s takes one round, and not CLOISTER_ROUNDS", fitted.name)
     check_combination(
@@ -126,6 +127,15 @@ def check(settings: Settings) -> None:
     if settings.secure_aggregation:
         _check_secure_aggregation(settings)
     _check_privacy(settings)
+
+
+def _check_name(settings: Settings) -> None:
+    # Compose sets the name of a dataset where nobody has set another.
+    if settings.name in DATASETS and settings.name != settings.data.dataset:
+        raise CloisterError(
+            f"CLOISTER_MODEL={settings.name} is the name of another dataset than the schema's, "
+            f"{settings.data.dataset}: set it to a name of the model's own"
+        )
 
 
 def _check_secure_aggregation(settings: Settings) -> None:

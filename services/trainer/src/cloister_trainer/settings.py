@@ -1,13 +1,15 @@
 """Settings of the trainer."""
 
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from cloister_shared.datasets import DatasetName
+from cloister_shared.datasets import DatasetName, chosen_schema
 from cloister_shared.scaling import OutOfBounds
+from cloister_shared.schema import DatasetSchema
 from cloister_shared.secure_aggregation import MIN_QUANTISATION
 from cloister_shared.service import ServiceSettings
 from cloister_shared.strategies import strategy
@@ -40,7 +42,9 @@ class Settings(ServiceSettings):
     model: str | None = None
     """Name under which the aggregate is published; the dataset's by default."""
     dataset: DatasetName = "digits"
-    """Schema of the sites' data."""
+    """Schema of the sites' data, of those known by name."""
+    schema_path: Path | None = None
+    """JSON file with another schema of the sites' data, in the place of one known by name."""
     estimator: str = "LogisticRegression"
     """scikit-learn class that sites fit."""
     estimator_parameters: dict[str, Any] = Field(default_factory=dict)
@@ -115,8 +119,21 @@ class Settings(ServiceSettings):
 
     @property
     def name(self) -> str:
-        """Name under which the aggregate is published."""
-        return self.model or self.dataset
+        """Name under which the aggregate is published.
+
+        Raises:
+            CloisterError: there is no schema at ``schema_path``.
+        """
+        return self.model or self.data.dataset
+
+    @cached_property
+    def data(self) -> DatasetSchema:
+        """Schema of the sites' data.
+
+        Raises:
+            CloisterError: there is none at ``schema_path``.
+        """
+        return chosen_schema(self.dataset, self.schema_path)
 
     @property
     def strategy_values(self) -> dict[str, float | int]:
