@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 DATASET ?= digits
 CLIENTS ?= 3
 SAMPLES ?= 200
+ESTIMATOR ?= LogisticRegression
 UV_VERSION := 0.13.9
 
 UV := .uv/bin/uv
@@ -67,7 +68,7 @@ bench-rounds: setup ## Where the time of a federated round goes: make bench-roun
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/rounds.py --clients $(CLIENTS)
 
 demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
-	$(BIN)/cloister demo --dataset $(DATASET) --clients $(CLIENTS) --samples $(SAMPLES)
+	$(BIN)/cloister demo --dataset $(DATASET) --estimator $(ESTIMATOR) --clients $(CLIENTS) --samples $(SAMPLES)
 
 clean: ## Remove what make installed
 	rm -rf .venv .uv

@@ -49,6 +49,25 @@ def test_the_whole_way_on_digits(tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
+def test_the_whole_way_of_a_regression(tmp_path: Path) -> None:
+    report_path = tmp_path / "kept.json"
+    done = subprocess.run(
+        [*DEMO, "--report", str(report_path), "--dataset", "diabetes", "--estimator", "Ridge"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Ridge takes one round" in done.stderr
+    report = json.loads(report_path.read_text())
+    assert (report["score"], report["evaluated"]) == ("R2", 89)
+    assert report["encrypted_score"] > 0.3
+    assert report["agreement"] == {"samples": 89, "equal_scores": 89, "equal_predictions": 89}
+    assert report["absolute_errors"]["encrypted"] < 60
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
     with subprocess.Popen(

@@ -67,6 +67,9 @@ def _generalised(name: str, **changes: Any) -> Estimator:
     return _linear(name, "regression", "rounds", **iterated, **changes)
 
 
+_SEEDED: dict[str, Any] = {"random_state": 0}
+"""A training that is repeated or resumed is to come to the same weights."""
+
 ESTIMATORS = {
     estimator.name: estimator
     for estimator in (
@@ -77,26 +80,26 @@ ESTIMATORS = {
             iterations="max_iter",
             defaults={"max_iter": 20},
         ),
-        _linear("LinearSVC", "classification", "mean"),
+        _linear("LinearSVC", "classification", "mean", defaults=_SEEDED),
         _linear(
             "SGDClassifier",
             "classification",
             "rounds",
             iterations="max_iter",
-            defaults={"loss": "log_loss", "max_iter": 5, "tol": None},
+            defaults={"loss": "log_loss", "max_iter": 5, "tol": None} | _SEEDED,
             only={"loss": ("log_loss", "modified_huber")},
         ),
         _linear("LinearRegression", "regression", "statistics"),
         _linear("Ridge", "regression", "statistics"),
         _linear("Lasso", "regression", "statistics"),
         _linear("ElasticNet", "regression", "statistics"),
-        _linear("LinearSVR", "regression", "mean"),
+        _linear("LinearSVR", "regression", "mean", defaults=_SEEDED),
         _linear(
             "SGDRegressor",
             "regression",
             "rounds",
             iterations="max_iter",
-            defaults={"max_iter": 5, "tol": None},
+            defaults={"max_iter": 5, "tol": None} | _SEEDED,
         ),
         _generalised("PoissonRegressor", positive="not negative"),
         _generalised("GammaRegressor", positive="positive"),

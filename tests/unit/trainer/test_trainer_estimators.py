@@ -167,8 +167,7 @@ def test_sums_are_masked_too(
     # A sum is off by a few of the 2^30 steps that 200 rows are divided into: 1e-6 of a row; and a
     # weight, which is some hundreds, by as many times more as the sums are hard to solve.
     np.testing.assert_allclose(weights.coef[0], best.coef_, rtol=0, atol=0.01)
-    assert card.rounds[0].examples == len(dealt["regression"].fitted[1])
-    assert card.rounds[0].absolute_error is None
+    assert (card.rounds[0].examples, card.rounds[0].absolute_error) == (None, None)
     assert card.final is not None
     assert card.final.absolute_error == pytest.approx(45, abs=10)
 

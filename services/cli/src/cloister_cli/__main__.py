@@ -24,6 +24,9 @@ def demo(
     dataset: Annotated[
         str, typer.Option(help="digits, mnist, breast_cancer or diabetes.")
     ] = "digits",
+    estimator: Annotated[
+        str, typer.Option(help="scikit-learn class that sites fit, such as Ridge for diabetes.")
+    ] = "LogisticRegression",
     clients: Annotated[int, typer.Option(min=1, help="Number of sites.")] = 3,
     samples: Annotated[
         int, typer.Option(min=0, help="Held-out samples evaluated encrypted; 0 for all.")
@@ -43,7 +46,7 @@ def demo(
             signal.signal(number, _terminate)
     with tempfile.TemporaryDirectory(prefix="cloister-demo-") as folder:
         try:
-            run_demo(Demo(dataset, clients, samples, report, mnist_path), Path(folder))
+            run_demo(Demo(dataset, estimator, clients, samples, report, mnist_path), Path(folder))
         except ServiceFailedError as error:
             typer.echo(f"\nthe demo failed: {error}", err=True)
             raise typer.Exit(1) from None

@@ -18,6 +18,8 @@ class Demo:
     """What to run."""
 
     dataset: str
+    estimator: str
+    """scikit-learn class that sites fit."""
     clients: int
     samples: int
     """Held-out samples that are evaluated encrypted; 0 for all."""
@@ -115,6 +117,7 @@ def run_demo(demo: Demo, folder: Path) -> None:
             work_dir=folder / "trainer",
             model=demo.dataset,
             dataset=demo.dataset,
+            estimator=demo.estimator,
             clients=demo.clients,
             shards=demo.clients,
             settle_seconds=0,

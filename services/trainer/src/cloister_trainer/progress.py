@@ -62,7 +62,8 @@ def text(event: Event) -> str | None:
     """Return what to tell people of an event, if anything."""
     match event["event"]:
         case "started":
-            return f"training with {event['sites']} sites, {event['rounds']} rounds"
+            rounds = "1 round" if event['rounds'] == 1 else f"{event['rounds']} rounds"
+            return f"training with {event['sites']} sites, {rounds}"
         case "resumed":
             return (
                 f"going on after round {event['after']} of {event['rounds']}, which an interrupted "

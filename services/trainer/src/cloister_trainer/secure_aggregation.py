@@ -142,7 +142,7 @@ class SecureCollection:
         )
         masking = self._masking
         total = Sums(gram * sites * masking.max_examples / masking.clipping_range)
-        return Collected(asked, sites, [synthetic_reply(total)], round(total.rows), None)
+        return Collected(asked, sites, [synthetic_reply(total)], None, None)
 
     def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
         """Have all sites that are online measure these weights, and return the mean.
