@@ -1,10 +1,11 @@
-"""Compiles the current model once and exits; or puts another artifact into use."""
+"""Compiles the current model once and exits; or shows artifacts, or puts another into use."""
 
 import argparse
 import logging
 from functools import partial
 
 from cloister_compiler.settings import Settings
+from cloister_compiler.versions import show_all, show_one
 from cloister_shared.registry import Registry
 from cloister_shared.service import run_service
 
@@ -45,6 +46,20 @@ def roll_back(settings: Settings, name: str, version: int | None) -> None:
     log.info("version %d of %s is in use, before it was %s", now, name, before or "none")
 
 
+def act(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Do what the command line says."""
+    artifacts = Registry(settings.artifacts_dir)
+    match arguments.command:
+        case "rollback":
+            roll_back(settings, arguments.name, arguments.version)
+        case "list":
+            show_all(artifacts, as_json=arguments.json)
+        case "show":
+            show_one(artifacts, arguments.name, arguments.version, as_json=arguments.json)
+        case _:
+            compile_once(settings)
+
+
 def main() -> None:
     """Entry point of ``python -m cloister_compiler``."""
     parser = argparse.ArgumentParser(
@@ -65,11 +80,24 @@ def main() -> None:
         nargs="?",
         help="its number (default: the one before the version in use)",
     )
-    arguments = parser.parse_args()
-    if arguments.command == "rollback":
-        command = partial(roll_back, name=arguments.name, version=arguments.version)
-        run_service("compiler", Settings, command)
-    run_service("compiler", Settings, compile_once)
+    listing = commands.add_parser("list", help="print all artifacts and which are in use")
+    show = commands.add_parser(
+        "show",
+        help="print all that is known of an artifact",
+        description="Verify an artifact's files, and print data schema, training, privacy spent, "
+        "metrics per round, checks, sizes and cost.",
+    )
+    show.add_argument("name", metavar="NAME", help="of the model")
+    show.add_argument(
+        "version",
+        metavar="VERSION",
+        type=int,
+        nargs="?",
+        help="its number (default: the version in use)",
+    )
+    for printing in (listing, show):
+        printing.add_argument("--json", action="store_true", help="print JSON")
+    run_service("compiler", Settings, partial(act, parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def text(event: Event) -> str | None:
     """Return what to tell people of an event, if anything."""
     match event["event"]:
         case "started":
-            rounds = "1 round" if event['rounds'] == 1 else f"{event['rounds']} rounds"
+            rounds = "1 round" if event["rounds"] == 1 else f"{event['rounds']} rounds"
             return f"training with {event['sites']} sites, {rounds}"
         case "resumed":
             return (
