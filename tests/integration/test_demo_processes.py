@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,10 +30,11 @@ def processes_of(tmp_path: Path) -> list[str]:
     return found
 
 
-def test_the_whole_way_on_digits(tmp_path: Path) -> None:
+def run_to_its_report(tmp_path: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """Run a demo; return its report, and what it told."""
     report_path = tmp_path / "kept.json"
     done = subprocess.run(
-        [*DEMO, "--report", str(report_path), "--samples", "60"],
+        [*DEMO, "--report", str(report_path), *options],
         env=environment(tmp_path),
         capture_output=True,
         text=True,
@@ -40,7 +42,11 @@ def test_the_whole_way_on_digits(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    report = json.loads(report_path.read_text())
+    return json.loads(report_path.read_text()), done.stderr
+
+
+def test_the_whole_way_on_digits(tmp_path: Path) -> None:
+    report, _ = run_to_its_report(tmp_path, "--samples", "60")
     assert report["evaluated"] == 60
     assert report["reference_scores"]["clear_quantised"] >= 0.93
     assert report["encrypted_score"] >= 0.9
@@ -50,18 +56,8 @@ def test_the_whole_way_on_digits(tmp_path: Path) -> None:
 
 
 def test_the_whole_way_of_a_regression(tmp_path: Path) -> None:
-    report_path = tmp_path / "kept.json"
-    done = subprocess.run(
-        [*DEMO, "--report", str(report_path), "--dataset", "diabetes", "--estimator", "Ridge"],
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "Ridge takes one round" in done.stderr
-    report = json.loads(report_path.read_text())
+    report, told = run_to_its_report(tmp_path, "--dataset", "diabetes", "--estimator", "Ridge")
+    assert "Ridge takes one round" in told
     assert (report["score"], report["evaluated"]) == ("R2", 89)
     assert report["encrypted_score"] > 0.3
     assert report["agreement"] == {"samples": 89, "equal_scores": 89, "equal_predictions": 89}

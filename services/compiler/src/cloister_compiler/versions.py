@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from cloister_shared.artifact import CARD, ArtifactDetails
 from cloister_shared.card import ModelCard, RoundMetrics, read_card
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry, Version
+from cloister_shared.tables import print_table
 
 
 def show_all(artifacts: Registry, *, as_json: bool) -> None:
@@ -30,7 +30,7 @@ def show_all(artifacts: Registry, *, as_json: bool) -> None:
         in_use = "yes" if one["in_use"] else ""
         cells = (one["name"], one["version"], in_use, one["estimator"], one["dataset"])
         rows.append((*map(str, cells), one["created"][:16].replace("T", " ")))
-    _print_table(rows)
+    print_table(rows)
 
 
 def show_one(artifacts: Registry, name: str, number: int | None, *, as_json: bool) -> None:
@@ -59,10 +59,10 @@ def show_one(artifacts: Registry, name: str, number: int | None, *, as_json: boo
     details = ArtifactDetails.model_validate(version.manifest.details)
     in_use = ", in use" if artifacts.current(name) == number else ""
     sys.stdout.write(f"{name}, version {number}{in_use}\n\n")
-    _print_table([*_about(card), *_training(card), *_circuit(details)])
+    print_table([*_about(card), *_training(card), *_circuit(details)])
     if card.rounds:
         sys.stdout.write("\n")
-        _print_table([_ROUND_COLUMNS, *map(_round, card.rounds)])
+        print_table([_ROUND_COLUMNS, *map(_round, card.rounds)])
 
 
 def _summary(artifacts: Registry, version: Version) -> dict[str, Any]:
@@ -171,10 +171,3 @@ def _measured(accuracy: float | None, absolute_error: float | None) -> str:
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cloister_shared.joining import (
     token_digest,
     withdraw_join_token,
 )
+from cloister_shared.tables import print_table
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +74,15 @@ def show(folder: Path) -> None:
     tokens, nodes = read_join_tokens(folder / JOIN_TOKENS), read_nodes(folder / NODES)
     names = {token.digest: token.name for token in tokens}
     now = datetime.now(UTC)
-    _print([("TOKEN", "STATE", "SITES", "UNTIL"), *(_token(token, nodes, now) for token in tokens)])
+    print_table(
+        [("TOKEN", "STATE", "SITES", "UNTIL"), *(_token(token, nodes, now) for token in tokens)]
+    )
     sys.stdout.write("\n")
     lines = [("SITE", "STATE", "NODE", "TOKEN", "KEY")]
     for node in nodes:
         number, token = node.node_id or "-", names.get(node.token, "-")
         lines.append((node.name, _state(node), number, token, node.fingerprint))
-    _print(lines)
+    print_table(lines)
 
 
 def _state(node: Node) -> str:
@@ -94,13 +96,6 @@ def _token(token: JoinToken, nodes: tuple[Node, ...], now: datetime) -> tuple[st
     state = "good" if token.is_usable(now, used) else "over"
     until = f"{token.expires:%Y-%m-%d %H:%M}" if token.expires else "-"
     return token.name, state, f"{used}/{token.uses or '-'}", until
-
-
-def _print(lines: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
 def revoke(folder: Path, admission: Admission, name: str) -> None:
