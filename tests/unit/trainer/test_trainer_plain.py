@@ -26,7 +26,7 @@ from cloister_shared.weights import LinearWeights
 from cloister_trainer import plain
 from cloister_trainer.collection import Collected
 from cloister_trainer.exchange import Exchange
-from cloister_trainer.plain import Expected, PlainCollection, valid_replies
+from cloister_trainer.plain import Expected, PlainCollection, sorted_out
 from cloister_trainer.records import to_record, to_weights
 
 DATA = schema("digits")
@@ -150,7 +150,7 @@ def test_a_reply_that_cannot_be_used_does_not_count(
 ) -> None:
     bad = reply((BAD_ARRAYS | BAD_METRICS)[name](), node=7)
     good = reply(content())
-    assert valid_replies([bad, good], WEIGHTS, with_arrays=True) == [good]
+    assert sorted_out([bad, good], WEIGHTS, with_arrays=True)[0] == [good]
     assert "site 7: no valid reply" in caplog.text
 
 
@@ -158,13 +158,13 @@ def test_a_reply_that_cannot_be_used_does_not_count(
 def test_an_evaluation_needs_metrics_and_no_arrays(name: str) -> None:
     bad = reply(BAD_METRICS[name]())
     good = reply(RecordDict({flower.METRICS: metrics()}))
-    assert valid_replies([bad, good], WEIGHTS, with_arrays=False) == [good]
+    assert sorted_out([bad, good], WEIGHTS, with_arrays=False)[0] == [good]
 
 
 def test_an_error_does_not_count() -> None:
     errors = [reply(Error(1, "the disk is full")), reply(Error(2))]
     for with_arrays in (True, False):
-        assert valid_replies(errors, WEIGHTS, with_arrays=with_arrays) == []
+        assert sorted_out(errors, WEIGHTS, with_arrays=with_arrays)[0] == []
 
 
 class Sites:
@@ -279,13 +279,25 @@ def test_sites_that_report_nothing_count_one_each() -> None:
         (content(one_nan()), "coef holds values that are not finite"),
     ],
 )
-def test_a_round_without_its_quorum_raises_with_the_first_reason(
+def test_a_round_without_its_quorum_raises_with_the_reasons(
     bad: RecordDict | Error, reason: str
 ) -> None:
-    sites = Sites(content(), bad, Error(1, "later"), None)
-    with pytest.raises(
-        CloisterError, match=f"round 3 has 1 valid replies of 4, and 2 are needed.*{reason}"
-    ):
+    sites = Sites(content(), Error(1, "late"), bad, bad, None)
+    with pytest.raises(CloisterError) as caught:
+        sites.train()
+    assert str(caught.value) == (
+        "round 3 has 1 valid replies of 5, and 2 are needed; "
+        f"why: {reason} (2 sites); late (1 site)"
+    )
+
+
+def test_sites_that_refuse_are_not_waited_for_with_one_that_went_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cloister_trainer.plain.time.sleep", lambda _: pytest.fail("it waits"))
+    gone = Error(ErrorCode.NODE_UNAVAILABLE, "unavailable")
+    sites = Sites(gone, Error(1, "no"), Error(1, "no"), timeout=30)
+    with pytest.raises(CloisterError, match=r"why: no \(2 sites\); unavailable \(1 site\)"):
         sites.train()
 
 
@@ -375,7 +387,7 @@ def test_a_sites_words_stay_within_one_line_of_the_log(
     hostile = "no\nINFO    trainer: published version 9\x1b[2J" + "x" * 10_000
     asked = Message(RecordDict(), dst_node_id=3, message_type=MessageType.TRAIN)
     reply = Message(Error(1, hostile), reply_to=asked)
-    assert valid_replies([reply], WEIGHTS, with_arrays=True) == []
+    assert sorted_out([reply], WEIGHTS, with_arrays=True)[0] == []
     (line,) = caplog.messages
     assert "\n" not in line
     assert "\x1b" not in line

@@ -250,7 +250,7 @@ def test_a_halt_tells_the_stage_how_many_are_left_and_why(five: LocalGrid, stage
     five.sites[3] = At(stage, five.sites[3], fails)
     expected = (
         f"halted at the stage {NAMES[stage]}: 3 of 5 sites are left, and 4 are needed; "
-        "the first reason: the disk is full"
+        r"why: the disk is full \(1 site\)"
     )
     with pytest.raises(CloisterError, match=expected):
         collection(five).train(1, some_weights())

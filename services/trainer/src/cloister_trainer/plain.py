@@ -20,7 +20,7 @@ from cloister_shared.schema import DatasetSchema
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collected
-from cloister_trainer.records import to_record, to_sums, to_weights, told_reason
+from cloister_trainer.records import to_record, to_sums, to_weights, told_reason, told_reasons
 
 LOST = {
     ErrorCode.MESSAGE_UNAVAILABLE,
@@ -81,12 +81,11 @@ class PlainCollection:
         """
         config = ConfigRecord({**self._config, flower.ROUND: server_round})
         asked, received = self._ask(MessageType.TRAIN, weights, config)
-        valid = valid_replies(received, self._expected, with_arrays=True)
+        valid, reasons = sorted_out(received, self._expected, with_arrays=True)
         if len(valid) < self._quorum:
-            reason = first_reason(received, self._expected, with_arrays=True)
             raise CloisterError(
                 f"round {server_round} has {len(valid)} valid replies of {asked}, and "
-                f"{self._quorum} are needed{reason}"
+                f"{self._quorum} are needed{told_reasons(reasons)}"
             )
         if not self._expected.reports:
             return Collected(asked, len(valid), valid, None, None)
@@ -102,12 +101,11 @@ class PlainCollection:
         if not self._expected.reports:
             return None
         asked, received = self._ask(MessageType.EVALUATE, weights, self._config)
-        valid = valid_replies(received, self._expected, with_arrays=False)
+        valid, reasons = sorted_out(received, self._expected, with_arrays=False)
         if len(valid) < self._quorum:
-            reason = first_reason(received, self._expected, with_arrays=False)
             raise CloisterError(
                 f"the final evaluation has {len(valid)} valid replies of {asked}, and "
-                f"{self._quorum} are needed{reason}"
+                f"{self._quorum} are needed{told_reasons(reasons)}"
             )
         return FinalMetrics(sites=len(valid), **self._mean_metrics(valid))
 
@@ -117,8 +115,8 @@ class PlainCollection:
         """Ask all sites that are online, and return how many that were and their replies.
 
         A reply that was lost on its way, or a site that went away, is no failure of that site:
-        where the quorum depends on it, such sites are asked again once they are back, as they are
-        after a restart of the SuperLink.
+        where the quorum depends on them, such sites are asked again once they are back, as they
+        are after a restart of the SuperLink.
         """
         deadline = time.monotonic() + self._timeout
         nodes = list(self._grid.get_node_ids())
@@ -138,7 +136,7 @@ class PlainCollection:
             replies += [reply for reply in received if not _is_lost(reply)]
             done = {reply.metadata.src_node_id for reply in replies}
             needed = self._quorum - sum(not reply.has_error() for reply in replies)
-            nodes = self._await_back(done, needed, deadline) if lost and needed > 0 else []
+            nodes = self._await_back(done, needed, deadline) if 0 < needed <= len(lost) else []
         # In the order of the sites, not of arrival: sums of floats depend on their order, and a
         # training that is repeated or resumed is to come to the same weights.
         return len(asked), sorted([*replies, *lost], key=lambda one: one.metadata.src_node_id)
@@ -185,31 +183,25 @@ class Expected:
         return {flower.QUALITY[self.data.task]: largest, flower.LOSS: sys.float_info.max}
 
 
-def valid_replies(
+def sorted_out(
     replies: Iterable[Message], expected: Expected, *, with_arrays: bool
-) -> list[Message]:
-    """Return the replies that can be used, and log why the others cannot.
+) -> tuple[list[Message], list[str]]:
+    """Return the replies that can be used, and why each of the others cannot, which is logged.
 
     Args:
         replies: of one round.
         expected: what they have to carry.
         with_arrays: whether that is more than metrics.
     """
-    valid = []
+    valid, reasons = [], []
     for reply in replies:
         reason = _reason_against(reply, expected, with_arrays)
         if reason is None:
             valid.append(reply)
         else:
+            reasons.append(reason)
             log.warning("site %d: no valid reply: %s", reply.metadata.src_node_id, reason)
-    return valid
-
-
-def first_reason(replies: Iterable[Message], expected: Expected, *, with_arrays: bool) -> str:
-    """Return why the first invalid reply is invalid, to end a sentence with."""
-    reasons = (_reason_against(reply, expected, with_arrays) for reply in replies)
-    first = next((reason for reason in reasons if reason is not None), None)
-    return f"; the first reason: {first}" if first else ""
+    return valid, reasons
 
 
 def _reason_against(reply: Message, expected: Expected, with_arrays: bool) -> str | None:

@@ -1,6 +1,7 @@
 """Weights as Flower's records and messages."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
@@ -11,6 +12,8 @@ from cloister_shared.weights import LinearWeights
 
 REASON_LENGTH = 300
 """Characters of a site's words that are told."""
+REASONS = 3
+"""Different reasons that one message tells."""
 
 
 def to_record(weights: LinearWeights) -> ArrayRecord:
@@ -81,3 +84,14 @@ def told_reason(reply: Message) -> str:
     words = (reply.error.reason or "")[:REASON_LENGTH]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
     return shown or f"error {reply.error.code}"
+
+
+def told_reasons(reasons: Iterable[str]) -> str:
+    """Return why replies cannot be used, each reason once, the commonest first, to end a sentence.
+
+    Args:
+        reasons: one a site.
+    """
+    counted = Counter(reasons).most_common(REASONS)
+    told = [f"{reason} ({sites} {'site' if sites == 1 else 'sites'})" for reason, sites in counted]
+    return f"; why: {'; '.join(told)}" if told else ""

@@ -47,7 +47,7 @@ from cloister_shared.secure_aggregation import (
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collected
-from cloister_trainer.records import synthetic_reply
+from cloister_trainer.records import synthetic_reply, told_reasons
 from cloister_trainer.secure_replies import why_invalid
 
 Floats = npt.NDArray[np.float64]
@@ -300,11 +300,10 @@ class _Protocol(SecAggPlusWorkflow):
         return super().unmask_stage(grid, context, state)
 
     def _why_halted(self, asked: int) -> str:
-        reason = self._grid.reason
+        why = told_reasons(self._grid.reasons.values())
         return (
             f"secure aggregation halted at the stage {self._grid.stage}: {self._grid.left} of "
-            f"{asked} sites are left, and {self._threshold} are needed"
-            + (f"; the first reason: {reason}" if reason else "")
+            f"{asked} sites are left, and {self._threshold} are needed{why}"
         )
 
     def _check(self, mean: list[Floats], asked: int) -> None:
@@ -336,13 +335,13 @@ class _Checked:
     Attributes:
         stage: what is going on.
         left: sites whose reply in the last stage can be used.
-        reason: why the first reply that cannot be used cannot.
+        reasons: why the first reply that cannot be used cannot, for each site that sent one.
     """
 
     def __init__(self, grid: Grid, shapes: Sequence[tuple[int, ...]]) -> None:
         self.stage = "setup"
         self.left = 0
-        self.reason = ""
+        self.reasons: dict[int, str] = {}
         self._grid = grid
         self._shapes = shapes
 
@@ -359,7 +358,7 @@ class _Checked:
                 used[node] = reply
             elif why is not None:
                 log.warning("site %d: no valid reply at the stage %s: %s", node, self.stage, why)
-                self.reason = self.reason or why
+                self.reasons.setdefault(node, why)
         if len(used) < len(asked):
             log.warning(
                 "%d of %d sites are lost at the stage %s",
