@@ -16,8 +16,8 @@ from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.concrete import contain_concrete
 from cloister_shared.datasets import DatasetName, schema
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.registry import Registry
-from cloister_shared.scaling import to_unit
 from cloister_shared.schema import DatasetSchema, Feature
 from cloister_shared.weights import LinearWeights
 
@@ -55,7 +55,7 @@ def diabetes_data() -> Data:
 def publish_fitted(root: Path, name: DatasetName, data: Data) -> None:
     """Fit centrally and publish the model under ``root / "models"``."""
     description = schema(name)
-    unit, indices = to_unit(data[0], description), description.class_indices(data[1])
+    unit, indices = to_inputs(data[0], description), description.class_indices(data[1])
     fitted = LogisticRegression(C=0.1, max_iter=1000).fit(unit, indices)
     card = ModelCard(
         name=name,
@@ -150,7 +150,7 @@ def tree_artifacts(tmp_path_factory: pytest.TempPathFactory, tree_data: Data) ->
         ),
         classes=("setosa", "versicolor", "virginica"),
     )
-    unit, indices = to_unit(tree_data[0], description), description.class_indices(tree_data[1])
+    unit, indices = to_inputs(tree_data[0], description), description.class_indices(tree_data[1])
     fitted = DecisionTreeClassifier(max_depth=2, random_state=0).fit(unit, indices)
     card = ModelCard(
         name="tree",

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.datasets import DatasetName, schema
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.registry import Registry, Version
-from cloister_shared.scaling import to_unit
 from cloister_shared.weights import LinearWeights
 
 NAME: DatasetName = "mnist"
@@ -35,7 +35,7 @@ def weights() -> LinearWeights:
         labels = arrays["y_train"][:TRAINING_ROWS]
     fitted = LogisticRegression(max_iter=ITERATIONS)
     # So few iterations do not converge, which does not matter here.
-    fitted.fit(to_unit(rows, description), labels)
+    fitted.fit(to_inputs(rows, description), labels)
     return LinearWeights(fitted.coef_, fitted.intercept_)
 
 

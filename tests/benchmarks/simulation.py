@@ -23,8 +23,8 @@ from cloister_dealer.settings import Settings as DealerSettings
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.estimators import estimator
 from cloister_shared.links import class_indices
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.samples import FEATURES, HELD_OUT, LABELS, SCHEMA, SHARD
-from cloister_shared.scaling import to_unit
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.plan import estimator_parameters
@@ -118,7 +118,7 @@ class Federation:
         )
         with np.load(folder / "held-out" / HELD_OUT) as arrays:
             self.held_out = Sample(
-                to_unit(arrays[FEATURES], self.data), self.data.class_indices(arrays[LABELS])
+                to_inputs(arrays[FEATURES], self.data), self.data.class_indices(arrays[LABELS])
             )
         self._first: dict[str, list[LinearWeights]] = {}
 

@@ -25,8 +25,8 @@ from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import ModelCard
 from cloister_shared.datasets import schema
 from cloister_shared.estimators import ESTIMATORS, Estimator, sklearn_class
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.registry import Registry
-from cloister_shared.scaling import to_unit
 from cloister_shared.weights import LinearWeights
 
 LINEAR = [row.name for row in ESTIMATORS.values() if row.family == "linear"]
@@ -60,7 +60,7 @@ class Fitted:
 
     @property
     def inputs(self) -> Any:
-        return to_unit(self.rows, self.card.data)
+        return to_inputs(self.rows, self.card.data)
 
     def score(self, predicted: Any) -> float:
         measure = r2_score if self.card.data.task == "regression" else accuracy_score
@@ -78,7 +78,7 @@ def fit(row: Estimator, data: Data) -> Fitted:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = sklearn_class(row)(**parameters)
-        model.fit(to_unit(rows, description), description.answers(answers))
+        model.fit(to_inputs(rows, description), description.answers(answers))
     card = ModelCard(
         name=name_of(row),
         estimator=row.name,

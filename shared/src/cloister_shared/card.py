@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.scaling import OutOfBounds
+from cloister_shared.preprocessing import OutOfBounds
 from cloister_shared.schema import DatasetSchema
 
 

@@ -38,28 +38,29 @@ def read_numbers(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]
     return arrays
 
 
-def read_labelled(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def read_labelled(path: Path, *, text: bool = False) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Read rows and their labels, as they lie at a site and at the key holder.
 
     Args:
         path: an .npz file with the arrays ``X`` and ``y``; others in it are ignored.
+        text: whether ``X`` may hold text.
 
     Returns:
-        Features as numbers or booleans, and labels of any kind but objects. Neither their shapes
-        nor their values are checked.
+        Features as numbers, booleans or text, and labels of any kind but objects. Neither their
+        shapes nor their values are checked.
 
     Raises:
         CloisterError: the file is missing or damaged, lacks an array, or ``X`` holds something
-            else than numbers.
+            else than numbers, or text.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             features, labels = archive[FEATURES], archive[LABELS]
     except Exception as error:  # noqa: BLE001 - numpy and zipfile name no closed set of errors
         raise CloisterError(f"{path} must be an .npz with the arrays X and y: {error}") from None
-    if features.dtype.kind not in "biuf":
+    if features.dtype.kind not in ("biufU" if text else "biuf"):
         raise CloisterError(
             f"{path} must be an .npz with the arrays X and y: X holds {features.dtype}, not "
-            "numbers; encode text columns first"
+            "numbers; text is of features that the schema declares as categories"
         )
     return features, labels

@@ -3,7 +3,7 @@
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PositiveInt,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -20,6 +22,7 @@ from pydantic import (
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Task
+from cloister_shared.labels import UNKNOWN, Positions
 
 
 def _printable(text: str) -> str:
@@ -32,16 +35,24 @@ Text = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 """Text that can be shown as it is: a schema may come from a party that is not trusted."""
 Label = int | Text
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+CATEGORIES_SHOWN = 10
+"""That a message lists."""
+MAX_INPUTS = 65536
+"""That a row may become: a schema may come from a party that is not trusted."""
+Answers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+"""What rows are to be predicted as: positions of classes, or targets, shape (n,)."""
 
 
 class Feature(BaseModel):
-    """One input column and its declared bounds, in the unit of the raw data."""
+    """A column of numbers and its declared bounds, in the unit of the raw data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Text
     low: FiniteFloat
     high: FiniteFloat
+    missing: FiniteFloat | None = None
+    """What stands for a missing value, within the bounds; None: a missing value is refused."""
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -49,7 +60,67 @@ class Feature(BaseModel):
             raise ValueError(f"feature {self.name}: low {self.low} must be below high {self.high}")
         if not math.isfinite(self.high - self.low):
             raise ValueError(f"feature {self.name}: {self.low} and {self.high} are too far apart")
+        if self.missing is not None and not self.low <= self.missing <= self.high:
+            raise ValueError(
+                f"feature {self.name}: missing {self.missing} must be within [{self.low}, "
+                f"{self.high}]"
+            )
         return self
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs that a value becomes."""
+        return 1
+
+    @property
+    def described(self) -> str:
+        """What a value must be, for messages."""
+        return f"it must be a number in [{self.low}, {self.high}]"
+
+
+class Category(BaseModel):
+    """A column of labels from a declared list: each label becomes an input of 0 or 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Text
+    categories: tuple[Label, ...] = Field(min_length=2)
+    missing: Label | None = None
+    """Which of them stands for a missing value; None: a missing value is refused."""
+    unknown: Literal["refuse", "ignore"] = "refuse"
+    """What happens to a label that is none of them: ``ignore`` makes all its inputs 0."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        texts = [str(label) for label in self.categories]
+        if len(set(texts)) != len(texts):
+            raise ValueError(f"feature {self.name}: categories must be unique")
+        if self.missing is not None and str(self.missing) not in texts:
+            raise ValueError(f"feature {self.name}: missing must be one of the categories")
+        return self
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs that a value becomes."""
+        return len(self.categories)
+
+    @property
+    def described(self) -> str:
+        """What a value must be, for messages."""
+        shown = ", ".join(map(str, self.categories[:CATEGORIES_SHOWN]))
+        more = len(self.categories) - CATEGORIES_SHOWN
+        return f"it must be one of {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _kind(given: object) -> str:
+    is_category = isinstance(given, Category) or (isinstance(given, dict) and "categories" in given)
+    return "category" if is_category else "number"
+
+
+AnyFeature = Annotated[
+    Annotated[Feature, Tag("number")] | Annotated[Category, Tag("category")], Discriminator(_kind)
+]
+"""A column of numbers, or of labels where ``categories`` are declared."""
 
 
 class Target(BaseModel):
@@ -73,19 +144,21 @@ class Target(BaseModel):
 
 
 class DatasetSchema(BaseModel):
-    """Feature names, declared bounds, image shape, and classes or target of a dataset.
+    """Features with their bounds or categories, image shape, and classes or target of a dataset.
 
-    The bounds are declared, never measured: sites and key holder map features from them to [0, 1],
-    and the compiler calibrates from them, so that no step needs anyone's data.
+    All of it is declared, never measured: sites and key holder map rows to inputs in [0, 1] by it
+    alone, and the compiler calibrates from it, so that no step needs anyone's data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: Text
     task: Task = "classification"
-    features: tuple[Feature, ...] = Field(min_length=1)
+    features: tuple[AnyFeature, ...] = Field(min_length=1)
     image_shape: tuple[PositiveInt, PositiveInt] | None = None
     """Height and width in pixels where the features are an image in row-major order."""
+    pool: PositiveInt = 1
+    """Pixels, down and across, whose mean becomes one input of an image; must divide its shape."""
     label: Text = "label"
     """Name of the column with the labels or the target, in tables that name their columns."""
     classes: tuple[Label, ...] = ()
@@ -106,11 +179,25 @@ class DatasetSchema(BaseModel):
             raise ValueError("a regression has a target, and no classes")
         if len({str(label) for label in self.classes}) != len(self.classes):
             raise ValueError("classes must be unique")
-        if self.image_shape and self.image_shape[0] * self.image_shape[1] != len(self.features):
+        self._check_image()
+        if self.n_inputs > MAX_INPUTS:
+            raise ValueError(f"a row becomes {self.n_inputs} inputs; {MAX_INPUTS} are the most")
+        return self
+
+    def _check_image(self) -> None:
+        if self.image_shape is None:
+            if self.pool != 1:
+                raise ValueError("pool is of images: give image_shape too")
+            return
+        height, width = self.image_shape
+        if height * width != len(self.features):
             raise ValueError(
                 f"image_shape {self.image_shape} does not hold {len(self.features)} features"
             )
-        return self
+        if self.has_categories:
+            raise ValueError("an image has no categories")
+        if height % self.pool or width % self.pool:
+            raise ValueError(f"pool {self.pool} does not divide image_shape {self.image_shape}")
 
     @property
     def n_features(self) -> int:
@@ -120,7 +207,26 @@ class DatasetSchema(BaseModel):
     @property
     def n_inputs(self) -> int:
         """Number of values in [0, 1] that a row becomes, which models are fitted on."""
-        return len(self.features)
+        return sum(feature.n_inputs for feature in self.features) // self.pool**2
+
+    @property
+    def has_categories(self) -> bool:
+        """Whether a feature is a category, so that raw rows are not all numbers."""
+        return any(isinstance(feature, Category) for feature in self.features)
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """Of what models are fitted on, in order: a category's are ``name=label``."""
+        if self.image_shape and self.pool > 1:
+            rows, columns = (side // self.pool for side in self.image_shape)
+            return tuple(f"pool_{row}_{column}" for row in range(rows) for column in range(columns))
+        names: list[str] = []
+        for feature in self.features:
+            if isinstance(feature, Category):
+                names += [f"{feature.name}={label}" for label in feature.categories]
+            else:
+                names.append(feature.name)
+        return tuple(names)
 
     @property
     def n_outputs(self) -> int:
@@ -129,13 +235,20 @@ class DatasetSchema(BaseModel):
 
     @cached_property
     def lows(self) -> npt.NDArray[np.float64]:
-        """Lower bounds, shape (n_features,)."""
-        return np.array([feature.low for feature in self.features])
+        """Lower bounds of encoded values, shape (n_features,); 0 of a category."""
+        return np.array(
+            [0.0 if isinstance(feature, Category) else feature.low for feature in self.features]
+        )
 
     @cached_property
     def highs(self) -> npt.NDArray[np.float64]:
-        """Upper bounds, shape (n_features,)."""
-        return np.array([feature.high for feature in self.features])
+        """Upper bounds of encoded values, shape (n_features,); a category's last position."""
+        return np.array(
+            [
+                len(feature.categories) - 1.0 if isinstance(feature, Category) else feature.high
+                for feature in self.features
+            ]
+        )
 
     @property
     def digest(self) -> str:
@@ -154,10 +267,8 @@ class DatasetSchema(BaseModel):
             CloisterError: ``labels`` is not one column, or a label is not among the classes; the
                 message names its row, and never the label.
         """
-        column = _column(labels)
-        known = {str(label): index for index, label in enumerate(self.classes)}
-        indices = np.array([known.get(_text(label), -1) for label in column], dtype=np.int64)
-        unknown = np.flatnonzero(indices < 0)
+        indices = Positions(self.classes).of(_column(labels).tolist())
+        unknown = np.flatnonzero(indices == UNKNOWN)
         if unknown.size:
             raise CloisterError(
                 f"row {unknown[0]}: the label is not a class of {self.dataset}; the classes are "
@@ -189,7 +300,7 @@ class DatasetSchema(BaseModel):
             )
         return found
 
-    def answers(self, labels: npt.ArrayLike) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
+    def answers(self, labels: npt.ArrayLike) -> Answers:
         """Return what a model is to predict: positions of classes, or targets, shape (n,).
 
         Raises:
@@ -218,12 +329,6 @@ def _column(values: npt.ArrayLike) -> npt.NDArray[Any]:
     if column.ndim != 1:
         raise CloisterError(f"labels have shape {column.shape}; they must be one column")
     return column
-
-
-def _text(label: Any) -> str:
-    # A column of whole numbers with a gap is read as floats by pandas and by CSV readers.
-    whole = isinstance(label, float | np.floating) and float(label).is_integer()
-    return str(int(label) if whole else label)
 
 
 def read_schema(path: Path) -> DatasetSchema:

@@ -10,9 +10,9 @@ import pytest
 
 from cloister_client.data import kept
 from cloister_client.data.kept import KeptShard
-from cloister_client.data.rows import Columns
 from cloister_client.data.shard import Shard, read_shard
 from cloister_shared.errors import CloisterError
+from cloister_shared.rows.checking import Columns
 
 WriteSite = Callable[..., Path]
 

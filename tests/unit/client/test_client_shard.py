@@ -76,7 +76,7 @@ def test_words_are_labels_too(write_site: WriteSite, breast_cancer_data: Data) -
             np.array([0, 1, 10, 3, 4]),
             r"row 2 \(counted from 0\): the label is not a class",
         ),
-        (np.full((5, 64), np.nan), np.zeros(5), "not finite"),
+        (np.full((5, 64), np.nan), np.zeros(5), "is missing"),
     ],
 )
 def test_what_does_not_fit_the_schema_is_told(

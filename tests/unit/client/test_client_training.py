@@ -13,7 +13,7 @@ from cloister_client.data.shard import Sample, Shard
 from cloister_client.training.fitting import Task, fit, train
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.estimators import estimator
-from cloister_shared.scaling import to_unit
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.weights import LinearWeights
 
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
@@ -22,7 +22,7 @@ PARAMETERS: dict[str, Any] = {"penalty": "l2", "C": 1.0, "max_iter": 20, "warm_s
 
 def sample_of(name: DatasetName, data: Data) -> Sample:
     description = schema(name)
-    return Sample(to_unit(data[0], description), description.class_indices(data[1]))
+    return Sample(to_inputs(data[0], description), description.class_indices(data[1]))
 
 
 @pytest.fixture(params=["digits", "breast_cancer"])

@@ -24,9 +24,9 @@ from cloister_shared.artifact import (
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.digests import digest_file
 from cloister_shared.links import class_indices, probabilities
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.reference import Reference
 from cloister_shared.registry import Registry, Version
-from cloister_shared.scaling import to_unit
 
 NAMES = ("digits", "breast_cancer")
 
@@ -140,7 +140,7 @@ def test_quantisation_costs_little_accuracy(
 ) -> None:
     features, labels = request.getfixturevalue(f"{name}_data")
     schema = read_card(artifact.file(CARD)).data
-    unit, expected = to_unit(features, schema), schema.class_indices(labels)
+    unit, expected = to_inputs(features, schema), schema.class_indices(labels)
     quantised = reference.integer_scores(reference.quantise(unit))
     clear = np.mean(class_indices(reference.dequantise(quantised)) == expected)
     exact = np.mean(class_indices(reference.float_scores(unit)) == expected)

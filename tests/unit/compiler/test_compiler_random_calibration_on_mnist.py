@@ -19,8 +19,8 @@ from cloister_compiler.verification import check_execution
 from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.registry import Registry
-from cloister_shared.scaling import to_unit
 from cloister_shared.weights import LinearWeights
 
 pytestmark = pytest.mark.skipif(
@@ -41,7 +41,7 @@ def digits() -> tuple[Floats, Floats]:
     """6,000 images in [0, 1], shape (6000, 784), and their classes."""
     with np.load(os.environ["MNIST_PATH"]) as arrays:
         images, labels = arrays["x_train"][:6000], arrays["y_train"][:6000]
-    return to_unit(images.reshape(len(images), -1), schema("mnist")), labels
+    return to_inputs(images.reshape(len(images), -1), schema("mnist")), labels
 
 
 @pytest.fixture(scope="module")

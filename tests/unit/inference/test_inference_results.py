@@ -14,7 +14,7 @@ from cloister_inference.scheduler import Scheduler
 from cloister_shared.datasets import schema
 from cloister_shared.links import class_indices
 from cloister_shared.open_inference import encode_elements
-from cloister_shared.scaling import to_unit
+from cloister_shared.preprocessing import to_inputs
 
 
 def test_digits_equal_the_clear_reference(
@@ -38,7 +38,7 @@ def test_digits_equal_the_clear_reference(
 def test_two_classes_have_one_score(
     service: TestClient, breast_cancer: Any, protocol: Any, breast_cancer_data: Any
 ) -> None:
-    for row in to_unit(breast_cancer_data[0][:6], schema("breast_cancer")):
+    for row in to_inputs(breast_cancer_data[0][:6], schema("breast_cancer")):
         response = protocol.raw(
             service, "breast_cancer", breast_cancer.encrypt(row), breast_cancer.digest
         )

@@ -14,8 +14,8 @@ from test_inference_process import Process
 from cloister_keyholder import EncryptedModel
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.links import class_indices
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.reference import Reference
-from cloister_shared.scaling import to_unit
 
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 NAMES: tuple[DatasetName, ...] = ("digits", "breast_cancer")
@@ -58,7 +58,7 @@ def test_a_stock_client_is_served(
     description, (features, labels) = schema(name), data
     found = []
     # It takes rows of the circuit's features, as circuit.json lists them.
-    for row in to_unit(features, description)[:, reference.features]:
+    for row in to_inputs(features, description)[:, reference.features]:
         answer = httpx.post(
             f"{process.url}/v2/models/{name}/versions/1/infer",
             content=stock_client.quantize_encrypt_serialize(row[None, :]),

@@ -11,8 +11,8 @@ from cloister_keyholder import EncryptedModel, InvalidSamples
 from cloister_keyholder.evaluation import EvaluationReport, Milliseconds, evaluate
 from cloister_keyholder.report import render
 from cloister_keyholder.samples import HeldOut
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.reference import Reference
-from cloister_shared.scaling import to_unit
 from cloister_shared.schema import DatasetSchema
 
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
@@ -42,7 +42,7 @@ def test_the_first_samples_are_evaluated_and_compared(
     seen: list[tuple[int, int]] = []
     report = evaluate(digits, held_out, 20, lambda done, total: seen.append((done, total)))
     assert seen == [(i, 20) for i in range(1, 21)]
-    unit = to_unit(held_out.rows, held_out.schema)
+    unit = to_inputs(held_out.rows, held_out.schema)
     predicted = digits_reference.float_scores(unit).argmax(axis=1)
     right = predicted == held_out.answers
     assert report.evaluated == 20

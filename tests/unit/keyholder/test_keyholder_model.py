@@ -14,8 +14,8 @@ from cloister_keyholder import EncryptedModel, InvalidAnswer, KeyUnusable, Reque
 from cloister_keyholder.circuit import Query
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import class_indices
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.reference import Reference
-from cloister_shared.scaling import to_unit
 
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 URL = "http://service.test"
@@ -25,7 +25,7 @@ def test_many_classes_equal_the_clear_circuit_bit_by_bit(
     digits: EncryptedModel, digits_reference: Reference, digits_data: Data
 ) -> None:
     rows = digits_data[0][:12]
-    unit = to_unit(rows, digits.card.data)
+    unit = to_inputs(rows, digits.card.data)
     clear = digits_reference.integer_scores(digits_reference.quantise(unit))
     answers = [digits.ask(row).integer_scores for row in digits.quantise(rows)]
     np.testing.assert_array_equal(answers, clear)
@@ -38,7 +38,7 @@ def test_two_classes_equal_the_clear_circuit_and_are_labelled(
     breast_cancer: EncryptedModel, breast_cancer_reference: Reference, breast_cancer_data: Data
 ) -> None:
     rows, labels = breast_cancer_data[0][:40], breast_cancer_data[1][:40]
-    unit = to_unit(rows, breast_cancer.card.data)
+    unit = to_inputs(rows, breast_cancer.card.data)
     quantised = breast_cancer_reference.quantise(unit)
     scores = breast_cancer_reference.dequantise(breast_cancer_reference.integer_scores(quantised))
     found = breast_cancer.decision_function(rows)
@@ -54,7 +54,7 @@ def test_predictions_are_mostly_those_of_scikit_learn(
     digits: EncryptedModel, digits_data: Data
 ) -> None:
     rows, labels = digits_data
-    unit = to_unit(rows, digits.card.data)
+    unit = to_inputs(rows, digits.card.data)
     fitted = LogisticRegression(C=0.1, max_iter=1000).fit(unit, labels)
     encrypted = digits.predict(rows[-40:])
     assert np.mean(encrypted == fitted.predict(unit[-40:])) >= 0.95

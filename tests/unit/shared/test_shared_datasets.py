@@ -10,7 +10,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from cloister_shared.datasets import DATASETS, DatasetName, schema
 from cloister_shared.errors import CloisterError
-from cloister_shared.scaling import to_unit
+from cloister_shared.preprocessing import to_inputs
 
 LOADERS: dict[DatasetName, Any] = {"digits": load_digits, "breast_cancer": load_breast_cancer}
 
@@ -21,7 +21,7 @@ def test_the_data_lie_within_the_declared_bounds_in_the_declared_columns(name: D
     assert [str(column) for column in data.feature_names] == [
         feature.name for feature in description.features
     ]
-    unit = to_unit(data.data, description)
+    unit = to_inputs(data.data, description)
     assert unit.shape == data.data.shape
     np.testing.assert_array_equal(
         description.class_indices(data.target_names[data.target]), data.target
@@ -37,7 +37,7 @@ def test_a_dataset_is_called_by_its_own_name(name: DatasetName) -> None:
 def test_diabetes_is_a_regression_within_its_bounds() -> None:
     data, description = load_diabetes(scaled=False), schema("diabetes")
     assert data.feature_names == [feature.name for feature in description.features]
-    assert to_unit(data.data, description).shape == data.data.shape
+    assert to_inputs(data.data, description).shape == data.data.shape
     np.testing.assert_array_equal(description.answers(data.target), data.target)
     assert (description.task, description.n_outputs) == ("regression", 1)
 

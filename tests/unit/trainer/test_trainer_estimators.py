@@ -19,8 +19,8 @@ from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import ESTIMATORS, estimator, sklearn_class
 from cloister_shared.links import class_indices, link, values
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.registry import Registry
-from cloister_shared.scaling import to_unit
 from cloister_shared.schema import Target
 from cloister_shared.weights import LinearWeights
 from cloister_trainer import plan
@@ -73,7 +73,7 @@ class Dealt:
     def unseen(self) -> tuple[Any, Any]:
         data = schema(self.name)
         with np.load(self.held_out / "held_out.npz") as arrays:
-            return to_unit(arrays["X"], data), data.answers(arrays["y"])
+            return to_inputs(arrays["X"], data), data.answers(arrays["y"])
 
 
 @pytest.fixture(scope="module")

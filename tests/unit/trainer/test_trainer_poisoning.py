@@ -16,8 +16,8 @@ from cloister_shared.artifact import WEIGHTS
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import class_indices
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.registry import Registry
-from cloister_shared.scaling import to_unit
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.app import train
 from cloister_trainer.events import EventLog
@@ -104,7 +104,7 @@ ATTACKS: dict[str, Callable[[Path], Answer]] = {
 def held_out_accuracy(weights: LinearWeights, folder: Path) -> float:
     data = schema("digits")
     with np.load(folder / "held-out" / "held_out.npz") as arrays:
-        features, labels = to_unit(arrays["X"], data), data.class_indices(arrays["y"])
+        features, labels = to_inputs(arrays["X"], data), data.class_indices(arrays["y"])
     scores = features @ weights.coef.T + weights.intercept
     return float(np.mean(class_indices(scores) == labels))
 

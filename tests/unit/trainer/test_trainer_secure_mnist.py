@@ -13,7 +13,7 @@ from cloister_dealer.settings import Settings as DealerSettings
 from cloister_shared import flower
 from cloister_shared.datasets import schema
 from cloister_shared.links import class_indices
-from cloister_shared.scaling import to_unit
+from cloister_shared.preprocessing import to_inputs
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.exchange import Exchange
@@ -44,7 +44,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> LocalGrid:
 def accuracy(weights: LinearWeights) -> float:
     with np.load(os.environ["MNIST_PATH"]) as arrays:
         features, labels = arrays["x_test"].reshape(-1, 784), arrays["y_test"]
-    scores = to_unit(features, DATA) @ weights.coef.T + weights.intercept
+    scores = to_inputs(features, DATA) @ weights.coef.T + weights.intercept
     return float(np.mean(class_indices(scores) == labels))
 
 

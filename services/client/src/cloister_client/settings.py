@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from cloister_client.data.rows import Columns
 from cloister_shared.joining import SiteName
+from cloister_shared.rows.checking import Columns
 from cloister_shared.service import ServiceSettings
 
 
@@ -31,8 +31,8 @@ class Settings(ServiceSettings):
     shard_dir: Path | None = None
     """A site's own folder with schema.json and shard.npz, a .csv or a .parquet file; with it no
     dealer is asked."""
-    label_column: str = Field(default="label", min_length=1)
-    """Column of a site's CSV or Parquet file that holds the labels."""
+    label_column: str | None = None
+    """Column of a site's CSV or Parquet file that holds the labels; by default the schema's."""
     ignored_columns: tuple[str, ...] = ()
     """Columns of a site's CSV or Parquet file that are not read, as a JSON list of names."""
     data_dir: Path = Path("data")
@@ -60,4 +60,4 @@ class Settings(ServiceSettings):
     @property
     def columns(self) -> Columns:
         """What the site says of its table."""
-        return Columns(self.label_column, frozenset(self.ignored_columns))
+        return Columns(self.label_column or None, frozenset(self.ignored_columns))

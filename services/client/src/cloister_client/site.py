@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cloister_client.data.rows import Columns
+from cloister_shared.rows.checking import Columns
 
 NodeConfig = dict[str, bool | float | int | str]
 """Flower's form of it."""
@@ -32,7 +32,7 @@ class Site:
         """Return this in Flower's form."""
         return {
             SHARD_DIR: str(self.shard_dir),
-            LABEL_COLUMN: self.columns.label,
+            LABEL_COLUMN: self.columns.label or "",
             IGNORED_COLUMNS: json.dumps(sorted(self.columns.ignored)),
             REQUIRE_SECURE_AGGREGATION: self.require_secure_aggregation,
         }
@@ -45,7 +45,7 @@ class Site:
             KeyError: it names no folder.
         """
         columns = Columns(
-            str(node_config.get(LABEL_COLUMN, Columns.label)),
+            str(node_config.get(LABEL_COLUMN) or "") or None,
             frozenset(json.loads(str(node_config.get(IGNORED_COLUMNS, "[]")))),
         )
         return cls(

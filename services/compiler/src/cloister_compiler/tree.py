@@ -84,8 +84,8 @@ def publish_tree(
     model = compile_tree(fitted, bits)
 
     def write(folder: Path) -> dict[str, Any]:
-        export(model, card, range(card.data.n_features), folder)
-        form, keys = _forms(folder, card.data.n_features)
+        export(model, card, range(card.data.n_inputs), folder)
+        form, keys = _forms(folder, card.data.n_inputs)
         verification = _verify(folder, model, fitted, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
         (folder / EVALUATION_KEY_FORM).write_bytes(keys.fixed)
@@ -107,9 +107,9 @@ def publish_tree(
 def _check(card: ModelCard, fitted: DecisionTreeClassifier) -> None:
     if card.estimator != type(fitted).__name__:
         raise CloisterError(f"the card is of a {card.estimator}, not of a {type(fitted).__name__}")
-    if fitted.n_features_in_ != card.data.n_features:
+    if fitted.n_features_in_ != card.data.n_inputs:
         raise CloisterError(
-            f"the tree takes {fitted.n_features_in_} features, its card says {card.data.n_features}"
+            f"the tree takes {fitted.n_features_in_} inputs, its card says {card.data.n_inputs}"
         )
     if not np.array_equal(fitted.classes_, np.arange(len(card.data.classes))):
         raise CloisterError(

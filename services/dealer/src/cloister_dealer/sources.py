@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.npz import read_numbers
-from cloister_shared.scaling import to_unit
+from cloister_shared.preprocessing import to_inputs
 
 MNIST_TRAIN_ROWS = 60_000
 """The canonical split: the first 60,000 rows train, the last 10,000 test."""
@@ -84,7 +84,7 @@ def load_source(
                 f"no row of some class on one side ({error}): move it towards 0.5"
             ) from None
         source = Source(rows.take(train), rows.take(held_out))
-    to_unit(rows.features, description)
+    to_inputs(rows.features, description)
     description.answers(rows.labels)
     return source
 

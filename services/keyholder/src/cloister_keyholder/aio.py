@@ -23,8 +23,8 @@ from cloister_keyholder.model import (
 from cloister_keyholder.pipeline import Answer, Limits
 from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.transport import AsyncTransport
+from cloister_shared.preprocessing import OutOfBounds
 from cloister_shared.reference import Reference
-from cloister_shared.scaling import OutOfBounds
 
 T = TypeVar("T")
 

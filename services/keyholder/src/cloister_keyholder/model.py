@@ -29,8 +29,8 @@ from cloister_keyholder.transport import Exchanges, Transport
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import class_indices, has_probabilities, probabilities, values
+from cloister_shared.preprocessing import OutOfBounds, to_inputs
 from cloister_shared.reference import Reference
-from cloister_shared.scaling import OutOfBounds, to_unit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -104,7 +104,7 @@ class LocalModel:
         Raises:
             CloisterError: as ``predict``.
         """
-        return to_unit(rows, self.card.data, self._out_of_bounds)
+        return to_inputs(rows, self.card.data, self._out_of_bounds)
 
     def quantise(self, rows: npt.ArrayLike) -> Integers:
         """Scale and quantise raw rows of all the card's features; raises as ``scale``.

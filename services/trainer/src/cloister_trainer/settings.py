@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cloister_shared.datasets import DatasetName, chosen_schema
-from cloister_shared.scaling import OutOfBounds
+from cloister_shared.preprocessing import OutOfBounds
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.secure_aggregation import MIN_QUANTISATION
 from cloister_shared.service import ServiceSettings

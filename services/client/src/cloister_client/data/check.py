@@ -9,11 +9,11 @@ from typing import get_args
 import numpy as np
 
 from cloister_client.data.folder import data_file, read_description, read_rows
-from cloister_client.data.rows import PROBLEMS_SHOWN, InvalidRows, Rows
 from cloister_client.data.shard import split
 from cloister_client.settings import Settings
 from cloister_shared.errors import CloisterError
-from cloister_shared.scaling import OutOfBounds
+from cloister_shared.preprocessing import OutOfBounds
+from cloister_shared.rows.checking import PROBLEMS_SHOWN, InvalidRows, Reading, Rows
 from cloister_shared.schema import DatasetSchema
 
 
@@ -64,7 +64,7 @@ def check_folder(settings: Settings, folder: Path | None, out_of_bounds: OutOfBo
         raise CloisterError("name the folder to check, or set CLOISTER_SHARD_DIR")
     data, path = read_description(folder), data_file(folder)
     try:
-        rows = read_rows(path, data, out_of_bounds, settings.columns)
+        rows = read_rows(path, Reading(data, out_of_bounds, settings.columns))
     except InvalidRows as error:
         _say(f"{path} does not fit {data.dataset}:", *(f"  {line}" for line in error.problems))
         count = f"the first {PROBLEMS_SHOWN} problems" if error.more else "all problems"

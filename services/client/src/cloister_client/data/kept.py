@@ -4,11 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from cloister_client.data.folder import data_file
-from cloister_client.data.rows import Columns
 from cloister_client.data.shard import Shard, read_shard
 from cloister_shared.errors import CloisterError
+from cloister_shared.preprocessing import OutOfBounds
+from cloister_shared.rows.checking import Columns
 from cloister_shared.samples import SCHEMA
-from cloister_shared.scaling import OutOfBounds
 
 _Key = tuple[Columns, tuple[tuple[Path, int, int, int], ...]]
 """What a shard was read from: path, inode, size and time of change in nanoseconds of each file."""

@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_client.data.folder import data_file, read_description, read_rows
-from cloister_client.data.labels import Answers
-from cloister_client.data.rows import Columns, Rows, block_rows
-from cloister_shared.scaling import OutOfBounds
-from cloister_shared.schema import DatasetSchema
+from cloister_shared.preprocessing import OutOfBounds
+from cloister_shared.rows.checking import Columns, Reading, Rows, block_rows
+from cloister_shared.schema import Answers, DatasetSchema
 
 VALIDATION_SHARE = 0.1
 VALIDATION_SEED = 0
@@ -42,14 +41,14 @@ def read_shard(folder: Path, out_of_bounds: OutOfBounds, columns: Columns | None
             y), or one that ends in .csv or .parquet.
         out_of_bounds: what happens to a value outside its declared bounds.
         columns: what the site says of its CSV or Parquet table; by default the labels are in the
-            column ``label``, and there are no columns beside those of the schema.
+            column that the schema names, and there are no columns beside those of the schema.
 
     Raises:
         CloisterError: a file is missing or damaged, or a value or label is not in the schema. The
             message names row and column, and never a value.
     """
     data, path = read_description(folder), data_file(folder)
-    return split(data, read_rows(path, data, out_of_bounds, columns))
+    return split(data, read_rows(path, Reading(data, out_of_bounds, columns or Columns())))
 
 
 def split(data: DatasetSchema, rows: Rows) -> Shard:

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 
-from cloister_client.data.labels import Answers
 from cloister_client.data.shard import Sample, Shard
 from cloister_client.training.measuring import Metrics, measure
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator, sklearn_class
 from cloister_shared.links import Link, link
-from cloister_shared.schema import DatasetSchema
+from cloister_shared.schema import Answers, DatasetSchema
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 

@@ -14,7 +14,7 @@ from cloister_client.training.fitting import Task
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
-from cloister_shared.scaling import OutOfBounds
+from cloister_shared.preprocessing import OutOfBounds
 from cloister_shared.weights import LinearWeights
 
 log = logging.getLogger(__name__)

@@ -8,28 +8,24 @@ import pyarrow as pa
 import pyarrow.compute as pa_compute
 import pyarrow.parquet as pa_parquet
 
-from cloister_client.data.rows import (
-    Columns,
+from cloister_shared.rows.checking import (
     InvalidRows,
+    Reading,
     RowChecker,
     Rows,
     block_rows,
     find_columns,
 )
-from cloister_shared.scaling import OutOfBounds
-from cloister_shared.schema import DatasetSchema
+from cloister_shared.rows.csv_arrow import labels_of
+from cloister_shared.schema import Category
 
 
-def read_parquet(
-    path: Path, data: DatasetSchema, out_of_bounds: OutOfBounds, columns: Columns
-) -> Rows:
+def read_parquet(path: Path, reading: Reading) -> Rows:
     """Read a Parquet file, its columns by their names.
 
     Args:
         path: the file.
-        data: the schema.
-        out_of_bounds: what happens to a value outside its bounds.
-        columns: name of the label's column, and of those that are not read.
+        reading: the schema, and what the owner says of the table.
 
     Raises:
         InvalidRows: the file is damaged or does not fit; problems name the row, counted from 0 as
@@ -38,7 +34,7 @@ def read_parquet(
     """
     try:
         with pa_parquet.ParquetFile(path) as file:
-            return _read(path, file, data, out_of_bounds, columns)
+            return _read(path, file, reading)
     except OSError as error:
         # pyarrow has this kind of error for damaged content too, then without a number.
         if error.errno is not None:
@@ -55,37 +51,39 @@ def _unreadable(path: Path) -> InvalidRows:
     )
 
 
-def _read(
-    path: Path,
-    file: Any,
-    data: DatasetSchema,
-    out_of_bounds: OutOfBounds,
-    columns: Columns,
-) -> Rows:
-    schema = file.schema_arrow
-    positions = find_columns(path, schema.names, data, columns)
+def _read(path: Path, file: Any, reading: Reading) -> Rows:
+    schema, data = file.schema_arrow, reading.data
+    positions = find_columns(path, schema.names, reading)
     *features, label = (schema.names[position] for position in positions)
     types = [schema.field(position).type for position in positions]
-    problems = [
-        f"the column {name!r} holds {kind}, not numbers; store it as numbers"
-        for name, kind in zip(features, types, strict=False)
-        if not _is_number(_values_of(kind))
-    ]
+    problems = []
+    for name, kind, feature in zip(features, types, data.features, strict=False):
+        if isinstance(feature, Category):
+            if not _is_label(_values_of(kind)):
+                problems.append(
+                    f"the column {name!r} holds {kind}; store its categories as text or whole "
+                    "numbers"
+                )
+        elif not _is_number(_values_of(kind)):
+            problems.append(f"the column {name!r} holds {kind}, not numbers; store it as numbers")
     if not _is_label(_values_of(types[-1])):
         problems.append(
             f"the column of labels {label!r} holds {types[-1]}; store it as text or whole numbers"
         )
     if problems:
         raise InvalidRows(path, problems)
-    checker = RowChecker(path, data, out_of_bounds, place="row", capacity=file.metadata.num_rows)
+    checker = RowChecker(path, reading, place="row", capacity=file.metadata.num_rows)
     start = 0
     # One thread, as a process that serves one site has one core.
     for batch in file.iter_batches(block_rows(data), columns=[*features, label], use_threads=False):
-        values = np.empty((batch.num_rows, data.n_features))
-        for column, name in enumerate(features):
-            values[:, column] = _floats(batch.column(name))
+        encoded = np.empty((batch.num_rows, data.n_features))
+        for position, (name, feature) in enumerate(zip(features, data.features, strict=True)):
+            column = batch.column(name)
+            encoded[:, position] = (
+                labels_of(column, feature) if isinstance(feature, Category) else _floats(column)
+            )
         labels = batch.column(label).to_pylist()
-        checker.add(values, labels, range(start, start + batch.num_rows))
+        checker.add(encoded, labels, range(start, start + batch.num_rows))
         start += batch.num_rows
     return checker.rows()
 

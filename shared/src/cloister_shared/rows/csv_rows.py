@@ -2,68 +2,38 @@
 
 A file is read twice only where something is wrong with it: first by pyarrow, which is fast but does
 not know lines, then by Python's csv, which finds every problem and its line. What Python's csv can
-read is read, whatever pyarrow says of it.
+read is read, whatever pyarrow says of it, and without pyarrow too.
 """
 
 import csv
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
 
-from cloister_client.data.rows import (
+from cloister_shared.cells import number
+from cloister_shared.preprocessing import encode_labels
+from cloister_shared.rows.checking import (
     PROBLEMS_SHOWN,
-    Columns,
     InvalidRows,
+    Reading,
     RowChecker,
     Rows,
     block_rows,
     find_columns,
 )
-from cloister_shared.scaling import OutOfBounds
-from cloister_shared.schema import DatasetSchema
+from cloister_shared.rows.csv_form import BLOCK_BYTES, Form
+from cloister_shared.schema import Category, DatasetSchema
 
 DELIMITERS = ",;\t"
 """A comma, or what is written where the comma is the decimal sign; the first of equals is taken."""
-BLOCK_BYTES = 1 << 20
-"""That are parsed at a time."""
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _UNDECODED = re.compile("[\udc80-\udcff]")
 """What Python makes of bytes that are not UTF-8, with ``surrogateescape``."""
-_REASONS = (
-    (re.compile(""), "it is empty"),
-    (
-        re.compile(r"[-\u2013.?]+|#?n/?a|-?nan|null|none|missing|#value!|#div/0!", re.IGNORECASE),
-        "the value is missing",
-    ),
-    (re.compile(r"[+-]?inf(inity)?", re.IGNORECASE), "the value is not finite"),
-    (
-        re.compile(r"[+-]?[0-9.,'\u2019\s]*[0-9][0-9.,'\u2019\s]*([eE][+-]?[0-9]+)?"),
-        "the number has a decimal comma or separators of thousands (write decimals with a point, "
-        "and no thousands)",
-    ),
-)
-"""Why a cell is no number, by what it is."""
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How one file is written: what is known from its header."""
-
-    delimiter: str
-    header_lines: int
-    width: int
-    """Cells in a line."""
-    positions: list[int]
-    """Of the features in the schema's order, and last of the label."""
-
-
-def read_csv(path: Path, data: DatasetSchema, out_of_bounds: OutOfBounds, columns: Columns) -> Rows:
+def read_csv(path: Path, reading: Reading) -> Rows:
     """Read a CSV file whose first line names its columns.
 
     UTF-8 with or without a byte order mark, any line ends, cells separated by commas, semicolons
@@ -71,29 +41,25 @@ def read_csv(path: Path, data: DatasetSchema, out_of_bounds: OutOfBounds, column
 
     Args:
         path: the file.
-        data: the schema.
-        out_of_bounds: what happens to a value outside its bounds.
-        columns: name of the label's column, and of those that are not read.
+        reading: the schema, and what the owner says of the table.
 
     Raises:
         InvalidRows: the file does not fit; problems name the line, counted from 1 as editors do,
             and the column.
         OSError: the file cannot be read.
     """
-    form = _form(path, data, columns)
-    capacity = _most_rows(path, data)
-    fast = RowChecker(path, data, out_of_bounds, place="line", capacity=capacity, limit=1)
-    # What pyarrow says of a file that it does not take has values in it, and no lines.
-    with suppress(pa.ArrowInvalid, InvalidRows):
-        _read_fast(path, form, fast)
+    form = _form(path, reading)
+    capacity = _most_rows(path, reading.data)
+    fast = RowChecker(path, reading, place="line", capacity=capacity, limit=1)
+    if _read_fast(path, form, reading.data, fast):
         return fast.rows()
     del fast
-    checker = RowChecker(path, data, out_of_bounds, place="line", capacity=capacity)
-    _read_with_lines(path, form, data, checker)
+    checker = RowChecker(path, reading, place="line", capacity=capacity)
+    _read_with_lines(path, form, reading.data, checker)
     return checker.rows()
 
 
-def _form(path: Path, data: DatasetSchema, columns: Columns) -> _Form:
+def _form(path: Path, reading: Reading) -> Form:
     with path.open("rb") as stream:
         start = stream.read(BLOCK_BYTES)
     if not start.strip(b"\xef\xbb\xbf\r\n\t ,;"):
@@ -103,7 +69,7 @@ def _form(path: Path, data: DatasetSchema, columns: Columns) -> _Form:
             path,
             ["it is not text in UTF-8: export it as CSV with the encoding UTF-8, not compressed"],
         )
-    needed = {feature.name for feature in data.features} | {columns.label}
+    needed = {feature.name for feature in reading.data.features} | {reading.label}
     headers = {delimiter: _header(path, delimiter, needed) for delimiter in DELIMITERS}
     delimiter = max(DELIMITERS, key=lambda one: len(needed.intersection(headers[one][0])))
     names, lines = headers[delimiter]
@@ -111,7 +77,7 @@ def _form(path: Path, data: DatasetSchema, columns: Columns) -> _Form:
         raise InvalidRows(
             path, ["the names of its columns are not UTF-8: export it with the encoding UTF-8"]
         )
-    return _Form(delimiter, lines, len(names), find_columns(path, names, data, columns))
+    return Form(delimiter, lines, len(names), find_columns(path, names, reading))
 
 
 def _header(path: Path, delimiter: str, needed: set[str]) -> tuple[list[str], int]:
@@ -144,39 +110,17 @@ def _most_rows(path: Path, data: DatasetSchema) -> int:
     return min(ends, size // (2 * (data.n_features + 1))) + 1
 
 
-def _read_fast(path: Path, form: _Form, checker: RowChecker) -> None:
-    # Columns go by their position, as names can be written in ways that pyarrow does not strip.
-    *features, label = map(str, form.positions)
-    reader = pa_csv.open_csv(
-        path,
-        read_options=pa_csv.ReadOptions(
-            # A process that serves one site has one core.
-            use_threads=False,
-            block_size=BLOCK_BYTES,
-            skip_rows=form.header_lines,
-            column_names=[str(position) for position in range(form.width)],
-        ),
-        parse_options=pa_csv.ParseOptions(
-            delimiter=form.delimiter,
-            # Slower, and only in columns that are not read can a cell have several lines.
-            newlines_in_values=form.width > len(form.positions),
-        ),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={**dict.fromkeys(features, pa.float64()), label: pa.string()},
-            include_columns=[*features, label],
-            null_values=[""],
-        ),
-    )
-    with reader:
-        for batch in reader:
-            values = np.empty((batch.num_rows, len(features)))
-            for column, name in enumerate(features):
-                values[:, column] = batch.column(name).to_numpy(zero_copy_only=False)
-            # Lines are not known here: a problem is found again with its line.
-            checker.add(values, batch.column(label).to_pylist(), range(batch.num_rows))
+def _read_fast(path: Path, form: Form, data: DatasetSchema, checker: RowChecker) -> bool:
+    """Read with pyarrow, where it is installed; return whether all rows are read and right."""
+    try:
+        # It is large, and a program that has no other use for it can do without.
+        import cloister_shared.rows.csv_arrow as arrow  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return False
+    return arrow.read_fast(path, form, data, checker)
 
 
-def _read_with_lines(path: Path, form: _Form, data: DatasetSchema, checker: RowChecker) -> None:
+def _read_with_lines(path: Path, form: Form, data: DatasetSchema, checker: RowChecker) -> None:
     block = _Block(data, form, checker)
     first = 0
     try:
@@ -205,8 +149,8 @@ def _read_with_lines(path: Path, form: _Form, data: DatasetSchema, checker: RowC
 class _Block:
     """Lines that are checked together."""
 
-    def __init__(self, data: DatasetSchema, form: _Form, checker: RowChecker) -> None:
-        self._n_features = data.n_features
+    def __init__(self, data: DatasetSchema, form: Form, checker: RowChecker) -> None:
+        self._features = data.features
         self._most = block_rows(data)
         self._positions = form.positions
         self._checker = checker
@@ -221,8 +165,11 @@ class _Block:
     def add(self, line: int, cells: list[str]) -> None:
         row = len(self._lines)
         *features, label = (cells[position].strip() for position in self._positions)
-        for column, cell in enumerate(features):
-            value, reason = _number(cell)
+        for column, (cell, feature) in enumerate(zip(features, self._features, strict=True)):
+            if isinstance(feature, Category):
+                value, reason = float(encode_labels([cell], feature)[0]), ""
+            else:
+                value, reason = number(cell)
             self._values.append(value)
             if reason:
                 self._reasons[row, column] = reason
@@ -232,17 +179,7 @@ class _Block:
             self.flush()
 
     def flush(self) -> None:
-        values = np.array(self._values, dtype=np.float64).reshape(-1, self._n_features)
+        values = np.array(self._values, dtype=np.float64).reshape(-1, len(self._features))
         labels, lines, reasons = self._labels, self._lines, self._reasons
         self._clear()
         self._checker.add(values, labels, lines, reasons)
-
-
-def _number(cell: str) -> tuple[float, str]:
-    """Return the value of a cell, or NaN and why it has none."""
-    if _NUMBER.fullmatch(cell):
-        return float(cell), ""
-    for pattern, reason in _REASONS:
-        if pattern.fullmatch(cell):
-            return np.nan, reason
-    return np.nan, "it is not a number"

@@ -1,4 +1,4 @@
-"""A site's own rows, whatever kind of file they come in, checked against the schema."""
+"""Rows of a file, whatever kind it is, checked against the schema."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cloister_client.data.labels import Answers, LabelPositions, Targets
+from cloister_shared.cells import is_number
 from cloister_shared.errors import CloisterError
-from cloister_shared.scaling import OutOfBounds, misfits, to_unit
-from cloister_shared.schema import DatasetSchema
+from cloister_shared.labels import UNKNOWN, Positions
+from cloister_shared.preprocessing import OutOfBounds, inputs_of, misfits
+from cloister_shared.schema import Answers, DatasetSchema, Target
 
 PROBLEMS_SHOWN = 20
 """Reading ends when so many problems are found."""
@@ -26,23 +27,48 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Columns:
-    """What a site says of its table, beside the schema.
+    """What the owner of a table says of it, beside the schema.
 
     Attributes:
-        label: name of the column with the labels.
+        label: name of the column with the labels; by default the schema's.
         ignored: names of columns that may be there and are not read.
     """
 
-    label: str = "label"
+    label: str | None = None
     ignored: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of inputs in [0, 1], shape (n, n_inputs), and what they are to be predicted as."""
+    """Rows of inputs in [0, 1], shape (n, n_inputs), and what they are to be predicted as.
+
+    Where rows are asked for encoded, they have the shape (n, n_features).
+    """
 
     features: Floats
     answers: Answers
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read.
+
+    Attributes:
+        data: the schema that its rows are to fit.
+        out_of_bounds: what happens to a value outside its bounds.
+        columns: what the owner says of the table.
+        encoded: leave rows encoded, as ``preprocessing.encode`` has them, and make no inputs.
+    """
+
+    data: DatasetSchema
+    out_of_bounds: OutOfBounds = "refuse"
+    columns: Columns = Columns()
+    encoded: bool = False
+
+    @property
+    def label(self) -> str:
+        """Name of the column with the labels."""
+        return self.columns.label or self.data.label
 
 
 def block_rows(data: DatasetSchema) -> int:
@@ -59,21 +85,22 @@ class InvalidRows(CloisterError):  # noqa: N818 - named for what is wrong, as th
         more: there may be further problems, which were not looked for.
     """
 
-    def __init__(self, path: Path, problems: Sequence[str], *, more: bool = False) -> None:
+    def __init__(
+        self, path: Path, problems: Sequence[str], *, more: bool = False, hint: str = ""
+    ) -> None:
+        """Take what is wrong; ``hint`` says how to have all problems listed."""
         self.path = path
         self.problems = tuple(problems)
         self.more = more
         others = ""
         if len(problems) > 1:
-            others = (
-                f" (and {len(problems) - 1}{' or more' * more} other problems: `python -m "
-                f"cloister_client check {path.parent}` lists them)"
-            )
+            listed = f": {hint}" if hint else ""
+            others = f" (and {len(problems) - 1}{' or more' * more} other problems{listed})"
         super().__init__(f"{path}: {problems[0]}{others}")
 
 
 class RowChecker:
-    """Takes a file's rows block by block, and keeps them mapped to [0, 1] or what is wrong.
+    """Takes a file's rows block by block, and keeps them as inputs or what is wrong with them.
 
     Of a file with a problem no rows are kept.
     """
@@ -81,8 +108,7 @@ class RowChecker:
     def __init__(
         self,
         path: Path,
-        data: DatasetSchema,
-        out_of_bounds: OutOfBounds,
+        reading: Reading,
         *,
         place: Literal["line", "row"],
         capacity: int,
@@ -92,32 +118,34 @@ class RowChecker:
 
         Args:
             path: the file, for the messages.
-            data: the schema.
-            out_of_bounds: what happens to a value outside its bounds.
+            reading: what rows are to fit, and what they become.
             place: what the numbers of rows are: lines of a text file, counted from 1, or rows,
                 counted from 0.
             capacity: no fewer than the file's rows; memory is taken for those that come.
             limit: problems after which ``InvalidRows`` is raised at once.
         """
         self._path = path
-        self._data = data
-        self._out_of_bounds = out_of_bounds
+        self._data = reading.data
+        self._out_of_bounds = reading.out_of_bounds
+        self._encoded = reading.encoded
         self._place = place
         self._limit = limit
-        self._labels: LabelPositions | Targets
+        self._labels: _Classes | _Targets
         self._answers: Answers
-        if data.task == "regression":
-            self._labels, self._answers = Targets(data), np.empty(capacity)
+        if reading.data.target:
+            self._labels, self._answers = _Targets(reading.data.target), np.empty(capacity)
         else:
-            self._labels = LabelPositions(data)
+            self._labels = _Classes(reading.data)
             self._answers = np.empty(capacity, dtype=np.int64)
-        self._features = np.empty((capacity, data.n_features))
+        self._features = np.empty(
+            (capacity, reading.data.n_features if reading.encoded else reading.data.n_inputs)
+        )
         self._count = 0
         self._problems: list[tuple[int, str]] = []
 
     def add(
         self,
-        features: Floats,
+        encoded: Floats,
         labels: Sequence[object],
         numbers: Sequence[int],
         reasons: Mapping[tuple[int, int], str] | None = None,
@@ -125,23 +153,21 @@ class RowChecker:
         """Take the next rows.
 
         Args:
-            features: raw values, NaN where there is none, shape (n, n_features).
+            encoded: as ``preprocessing.encode`` has them, shape (n, n_features).
             labels: one a row, None where there is none.
             numbers: of each row, as users count them.
-            reasons: by position in ``features``, why a value is NaN where the reader knows better
-                than that it is missing.
+            reasons: by position in ``encoded``, why a value is none where the reader knows better
+                than that it is missing or not finite.
 
         Raises:
             InvalidRows: there are as many problems as are looked for.
         """
-        for misfit in misfits(features, self._data, self._out_of_bounds, self._limit):
+        for misfit in misfits(encoded, self._data, self._out_of_bounds, self._limit):
             feature = self._data.features[misfit.column]
             why = (reasons or {}).get((misfit.row, misfit.column))
             self.refuse(
                 numbers[misfit.row],
-                f"the value {misfit.why}"
-                if why is None
-                else f"{why}; it must be a number in [{feature.low}, {feature.high}]",
+                f"the value {misfit.why}" if why is None else f"{why}; {feature.described}",
                 column=feature.name,
             )
         answers = self._labels.of(labels)
@@ -151,7 +177,9 @@ class RowChecker:
         if not self._problems:
             if end > len(self._answers):
                 raise InvalidRows(self._path, ["it changed while it was read; read it again"])
-            self._features[self._count : end] = to_unit(features, self._data, self._out_of_bounds)
+            self._features[self._count : end] = (
+                encoded if self._encoded else inputs_of(encoded, self._data)
+            )
             self._answers[self._count : end] = answers
         self._count = end
 
@@ -186,28 +214,81 @@ class RowChecker:
         raise InvalidRows(self._path, problems, more=more)
 
 
-def find_columns(
-    path: Path, found: Sequence[str], data: DatasetSchema, columns: Columns
-) -> list[int]:
+class _Classes:
+    """Reads the labels of a classification."""
+
+    def __init__(self, data: DatasetSchema) -> None:
+        self._classes = ", ".join(map(str, data.classes))
+        self._positions = Positions(data.classes)
+
+    def of(self, labels: Sequence[object]) -> Answers:
+        """Return the position of each label's class, or ``UNKNOWN``, shape (n,)."""
+        return self._positions.of(labels)
+
+    def refused(self, answers: Answers) -> npt.NDArray[np.bool_]:
+        """Return which of these are no classes, shape (n,)."""
+        return np.equal(answers, UNKNOWN)
+
+    def why(self, label: object) -> str:
+        """Return why a label is refused."""
+        what = "is missing" if label in (None, "") else "is not a class"
+        return f"the label {what}; the classes are {self._classes}"
+
+
+class _Targets:
+    """Reads the targets of a regression."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def of(self, labels: Sequence[object]) -> Answers:
+        """Return the number that each label is, NaN where it is none, shape (n,)."""
+        return np.fromiter(map(_target, labels), dtype=np.float64, count=len(labels))
+
+    def refused(self, answers: Answers) -> npt.NDArray[np.bool_]:
+        """Return which of these are outside the declared bounds or no numbers, shape (n,)."""
+        return ~((answers >= self._target.low) & (answers <= self._target.high))
+
+    def why(self, label: object) -> str:
+        """Return why a target is refused."""
+        if label in (None, ""):
+            what = "is missing"
+        else:
+            what = "is not a number" if np.isnan(_target(label)) else "is outside its bounds"
+        return f"the target {what}; it must be in [{self._target.low}, {self._target.high}]"
+
+
+def _target(label: object) -> float:
+    if isinstance(label, str):
+        # float() takes more than tables have: underscores, and digits of other scripts.
+        text = label.strip()
+        return float(text) if is_number(text) else float("nan")
+    try:
+        return float(label)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def find_columns(path: Path, found: Sequence[str], reading: Reading) -> list[int]:
     """Return the positions of the features, in the schema's order, and last that of the label.
 
     Args:
         path: the file, for the messages.
         found: names of the file's columns.
-        data: the schema.
-        columns: what the site says of its table.
+        reading: the schema, and what the owner says of the table.
 
     Raises:
         InvalidRows: columns are missing, there twice, or neither known nor ignored.
-        CloisterError: ``columns`` contradicts the schema.
+        CloisterError: what the owner says contradicts the schema.
     """
+    data, columns, named = reading.data, reading.columns, reading.label
     features = [feature.name for feature in data.features]
-    if columns.label in features:
+    if named in features:
         raise CloisterError(
-            f"CLOISTER_LABEL_COLUMN is {columns.label!r}, which is a feature of {data.dataset}: "
+            f"CLOISTER_LABEL_COLUMN is {named!r}, which is a feature of {data.dataset}: "
             "name the column with the labels"
         )
-    needed = [*features, columns.label]
+    needed = [*features, named]
     if wrong := sorted(columns.ignored.intersection(needed)):
         raise CloisterError(
             f"CLOISTER_IGNORED_COLUMNS names columns that are needed: {_list(wrong)}"
@@ -229,9 +310,9 @@ def find_columns(
             f"the columns {_list(lacking)} are missing: the schema has these features, and names "
             "must be equal in every letter"
         )
-    if columns.label not in there:
+    if named not in there:
         problems.append(
-            f"the column of labels {columns.label!r} is missing: set CLOISTER_LABEL_COLUMN to the "
+            f"the column of labels {named!r} is missing: set CLOISTER_LABEL_COLUMN to the "
             "name it has"
         )
     known = columns.ignored.union(needed)

@@ -2,28 +2,25 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from cloister_client.data.rows import InvalidRows, RowChecker, Rows, block_rows
 from cloister_shared.npz import read_labelled
-from cloister_shared.scaling import OutOfBounds
-from cloister_shared.schema import DatasetSchema
+from cloister_shared.preprocessing import encode
+from cloister_shared.rows.checking import InvalidRows, Reading, RowChecker, Rows, block_rows
 
 
-def read_npz(path: Path, data: DatasetSchema, out_of_bounds: OutOfBounds) -> Rows:
+def read_npz(path: Path, reading: Reading) -> Rows:
     """Read raw features ``X``, shape (n, n_features), and labels ``y``, shape (n,).
 
     Args:
         path: the file.
-        data: the schema.
-        out_of_bounds: what happens to a value outside its bounds.
+        reading: the schema; ``X`` may hold text where features are categories.
 
     Raises:
         InvalidRows: the arrays do not fit; problems name the row, counted from 0 as numpy does,
             and the column.
         CloisterError: the file is damaged, or has other arrays.
     """
-    features, labels = read_labelled(path)
+    data = reading.data
+    features, labels = read_labelled(path, text=data.has_categories)
     if features.ndim != 2 or features.shape[1] != data.n_features:
         raise InvalidRows(
             path, [f"X has shape {features.shape}; {data.dataset} needs (n, {data.n_features})"]
@@ -38,9 +35,9 @@ def read_npz(path: Path, data: DatasetSchema, out_of_bounds: OutOfBounds) -> Row
                 "a label"
             ],
         )
-    checker = RowChecker(path, data, out_of_bounds, place="row", capacity=len(features))
+    checker = RowChecker(path, reading, place="row", capacity=len(features))
     for start in range(0, len(features), block_rows(data)):
         rows = range(len(features))[start : start + block_rows(data)]
         block = slice(rows.start, rows.stop)
-        checker.add(features[block].astype(np.float64), labels[block].tolist(), rows)
+        checker.add(encode(features[block], data), labels[block].tolist(), rows)
     return checker.rows()

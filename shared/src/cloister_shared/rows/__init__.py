@@ -1,0 +1,1 @@
+"""Rows in CSV, Parquet and .npz files: read, and checked against the schema."""
