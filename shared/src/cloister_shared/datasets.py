@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.files import given_file
 from cloister_shared.schema import DatasetSchema, Feature, Target, read_schema
 
 DatasetName = Literal["digits", "mnist", "breast_cancer", "diabetes"]
@@ -112,11 +113,10 @@ def chosen_schema(name: DatasetName, path: Path | None) -> DatasetSchema:
 
     Args:
         name: of the dataset.
-        path: a JSON file; None, or a device, which stands for none where it is mounted: no file.
+        path: a JSON file, or none as ``given_file`` says.
 
     Raises:
         CloisterError: the file is missing, or holds no schema.
     """
-    if path is None or path.is_char_device():
-        return schema(name)
-    return read_schema(path)
+    file = given_file(path)
+    return read_schema(file) if file else schema(name)

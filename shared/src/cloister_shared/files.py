@@ -62,3 +62,11 @@ def locked(path: Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def given_file(path: Path | None) -> Path | None:
+    """Return the path of a file that a user may leave out.
+
+    A file that is mounted cannot be left out: the null device stands for none.
+    """
+    return None if path is None or path.is_char_device() else path

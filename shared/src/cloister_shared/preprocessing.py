@@ -5,10 +5,10 @@ among its feature's categories. Missing values are NaN, and unknown labels ``UNK
 encoded is checked, and becomes inputs by the schema alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,23 @@ OutOfBounds = Literal["refuse", "clip"]
 Floats = npt.NDArray[np.float64]
 
 
+class Frame(Protocol):
+    """A data frame, such as pandas': columns by their names."""
+
+    @property
+    def columns(self) -> Iterable[Any]:
+        """Names."""
+
+    def __getitem__(self, name: Any, /) -> Any:
+        """Return the values of a column."""
+
+
+Table = npt.ArrayLike | Sequence["Row"] | Frame
+"""Raw rows: numbers, and labels where features are categories."""
+Row = npt.ArrayLike | Sequence[object]
+"""One of them."""
+
+
 @dataclass(frozen=True)
 class Misfit:
     """A value that cannot be mapped; it says where and why, and never the value."""
@@ -36,7 +53,7 @@ class Misfit:
     """Follows the words "the value"."""
 
 
-def encode(rows: Any, schema: DatasetSchema) -> Floats:
+def encode(rows: Table, schema: DatasetSchema) -> Floats:
     """Return rows as one number a feature, shape (n, n_features).
 
     Args:
@@ -48,8 +65,8 @@ def encode(rows: Any, schema: DatasetSchema) -> Floats:
     Raises:
         CloisterError: ``rows`` is no such table. Values are not checked.
     """
-    if hasattr(rows, "columns") and hasattr(rows, "__getitem__"):
-        return _encode_columns(_frame_columns(rows, schema), schema)
+    if hasattr(rows, "columns"):
+        return _encode_columns(_frame_columns(cast("Frame", rows), schema), schema)
     try:
         table = rows if isinstance(rows, np.ndarray) else _table(rows)
         if table.dtype.kind in "biuf" and not schema.has_categories:
@@ -66,12 +83,12 @@ def encode(rows: Any, schema: DatasetSchema) -> Floats:
 
 
 def _table(rows: Any) -> npt.NDArray[Any]:
-    table = np.asarray(rows)
-    # Of numbers and texts numpy would make texts, and of None nothing at all.
+    table: npt.NDArray[Any] = np.asarray(rows)
+    # Of numbers and texts numpy would make texts.
     return table if table.dtype.kind in "biuf" else np.array(rows, dtype=object)
 
 
-def _frame_columns(frame: Any, schema: DatasetSchema) -> list[npt.NDArray[Any]]:
+def _frame_columns(frame: Frame, schema: DatasetSchema) -> list[npt.NDArray[Any]]:
     there = [str(name) for name in frame.columns]
     names = [feature.name for feature in schema.features]
     if lacking := [name for name in names if there.count(name) != 1]:
@@ -160,15 +177,15 @@ def misfits(
         out_of_bounds: ``clip`` allows values outside their bounds.
         limit: how many to name.
     """
-    policy = _Policy.of(schema)
+    bounds = schema.bounds
     # Written so that what is not a number is outside too.
-    bad = ~((encoded >= schema.lows) & (encoded <= schema.highs))
+    bad = ~((encoded >= bounds.lows) & (encoded <= bounds.highs))
     if out_of_bounds == "clip":
-        bad &= policy.categories | ~np.isfinite(encoded)
+        bad &= bounds.categories | ~np.isfinite(encoded)
     if not bad.any():
         return []
-    bad &= ~(policy.fills & np.isnan(encoded))
-    bad &= ~(policy.ignores & (encoded == UNKNOWN))
+    bad &= ~(np.isfinite(bounds.missing) & np.isnan(encoded))
+    bad &= ~(bounds.ignores_unknown & (encoded == UNKNOWN))
     return [
         Misfit(int(row), int(column), _why(encoded[row, column], schema.features[column]))
         for row, column in np.argwhere(bad)[:limit]
@@ -185,46 +202,8 @@ def _why(value: np.float64, feature: Feature | Category) -> str:
     return f"is not finite, or no number; {feature.described}"
 
 
-@dataclass(frozen=True)
-class _Policy:
-    """What a schema says of values that are not there or not known, each of shape (n_features,)."""
-
-    categories: npt.NDArray[np.bool_]
-    """Whether a feature is one."""
-    fills: npt.NDArray[np.bool_]
-    """Whether something stands for a missing value."""
-    fill: Floats
-    """That, encoded."""
-    ignores: npt.NDArray[np.bool_]
-    """Whether unknown labels are taken."""
-
-    @classmethod
-    def of(cls, schema: DatasetSchema) -> "_Policy":
-        features = schema.features
-        categories = [isinstance(feature, Category) for feature in features]
-        return cls(
-            np.array(categories),
-            np.array([feature.missing is not None for feature in features]),
-            np.array([_fill(feature) for feature in features]),
-            np.array(
-                [
-                    isinstance(feature, Category) and feature.unknown == "ignore"
-                    for feature in features
-                ]
-            ),
-        )
-
-
-def _fill(feature: Feature | Category) -> float:
-    if feature.missing is None:
-        return float("nan")
-    if isinstance(feature, Category):
-        return float(encode_labels([feature.missing], feature)[0])
-    return float(feature.missing)
-
-
 def to_inputs(
-    rows: Any, schema: DatasetSchema, out_of_bounds: OutOfBounds = "refuse"
+    rows: Table, schema: DatasetSchema, out_of_bounds: OutOfBounds = "refuse"
 ) -> npt.NDArray[np.float64]:
     """Map raw rows to inputs: numbers affinely by their bounds, labels to one input a category.
 
@@ -256,27 +235,26 @@ def to_inputs(
 
 def inputs_of(encoded: Floats, schema: DatasetSchema) -> Floats:
     """Return the inputs of encoded rows that have no misfits, shape (n, n_inputs), in [0, 1]."""
-    policy = _Policy.of(schema)
-    if policy.fills.any():
-        encoded = np.where(np.isnan(encoded), policy.fill, encoded)
-    clipped = np.clip(encoded, schema.lows, schema.highs)
+    bounds = schema.bounds
+    filled = np.where(np.isnan(encoded), bounds.missing, encoded)
+    clipped = np.clip(filled, bounds.lows, bounds.highs)
     # Rounding is monotone: within the bounds, neither 0 nor 1 can be passed.
-    unit: Floats = (clipped - schema.lows) / (schema.highs - schema.lows)
+    unit: Floats = (clipped - bounds.lows) / (bounds.highs - bounds.lows)
     if schema.has_categories:
-        return _one_hot(encoded, unit, schema)
+        return _one_hot(filled, unit, schema)
     if schema.image_shape and schema.pool > 1:
         return _pooled(unit, schema.image_shape, schema.pool)
     return unit
 
 
-def _one_hot(encoded: Floats, unit: Floats, schema: DatasetSchema) -> Floats:
+def _one_hot(filled: Floats, unit: Floats, schema: DatasetSchema) -> Floats:
     inputs = np.zeros((len(unit), schema.n_inputs))
     start = 0
     for position, feature in enumerate(schema.features):
         if isinstance(feature, Category):
             # An ignored label's position is that of no category.
             known = np.arange(feature.n_inputs)
-            inputs[:, start : start + feature.n_inputs] = encoded[:, [position]] == known
+            inputs[:, start : start + feature.n_inputs] = filled[:, [position]] == known
         else:
             inputs[:, start] = unit[:, position]
         start += feature.n_inputs

@@ -1,6 +1,7 @@
 """The public description of a dataset. It holds no data and nothing derived from data."""
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -123,6 +124,40 @@ AnyFeature = Annotated[
 """A column of numbers, or of labels where ``categories`` are declared."""
 
 
+class Bounds:
+    """Bounds and policies of features as arrays of shape (n_features,).
+
+    Compared by identity, so that schemas that keep them are compared by what they declare.
+
+    Attributes:
+        lows: lower bounds of encoded values; 0 of a category.
+        highs: upper bounds of encoded values; the last position of a category.
+        missing: what stands for a missing value, encoded; NaN where nothing does.
+        categories: whether a feature is a category.
+        ignores_unknown: whether it takes labels that it does not know.
+    """
+
+    def __init__(self, features: Sequence[Feature | Category]) -> None:
+        self.categories = np.array([isinstance(one, Category) for one in features])
+        ends = [
+            (0.0, one.n_inputs - 1.0) if isinstance(one, Category) else (one.low, one.high)
+            for one in features
+        ]
+        self.lows, self.highs = np.array(ends).T.copy()
+        self.missing = np.array([_missing(one) for one in features])
+        self.ignores_unknown = np.array(
+            [isinstance(one, Category) and one.unknown == "ignore" for one in features]
+        )
+
+
+def _missing(feature: Feature | Category) -> float:
+    if feature.missing is None:
+        return math.nan
+    if isinstance(feature, Category):
+        return float(Positions(feature.categories).of([feature.missing])[0])
+    return feature.missing
+
+
 class Target(BaseModel):
     """What a regression predicts, and its declared bounds in the unit of the raw data."""
 
@@ -204,12 +239,12 @@ class DatasetSchema(BaseModel):
         """Number of columns of the raw data."""
         return len(self.features)
 
-    @property
+    @cached_property
     def n_inputs(self) -> int:
         """Number of values in [0, 1] that a row becomes, which models are fitted on."""
         return sum(feature.n_inputs for feature in self.features) // self.pool**2
 
-    @property
+    @cached_property
     def has_categories(self) -> bool:
         """Whether a feature is a category, so that raw rows are not all numbers."""
         return any(isinstance(feature, Category) for feature in self.features)
@@ -234,21 +269,9 @@ class DatasetSchema(BaseModel):
         return len(self.classes) if len(self.classes) > 2 else 1
 
     @cached_property
-    def lows(self) -> npt.NDArray[np.float64]:
-        """Lower bounds of encoded values, shape (n_features,); 0 of a category."""
-        return np.array(
-            [0.0 if isinstance(feature, Category) else feature.low for feature in self.features]
-        )
-
-    @cached_property
-    def highs(self) -> npt.NDArray[np.float64]:
-        """Upper bounds of encoded values, shape (n_features,); a category's last position."""
-        return np.array(
-            [
-                len(feature.categories) - 1.0 if isinstance(feature, Category) else feature.high
-                for feature in self.features
-            ]
-        )
+    def bounds(self) -> "Bounds":
+        """The features' bounds and policies as arrays."""
+        return Bounds(self.features)
 
     @property
     def digest(self) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloister_client.data.check import check_folder, command
+from cloister_client.commands import command
+from cloister_client.data.check import check_folder
 from cloister_client.settings import Settings
 from cloister_shared.errors import CloisterError
 from cloister_shared.schema import DatasetSchema, Feature

@@ -15,7 +15,7 @@ from cloister_dealer.sources import load_source
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.files import write_atomically
-from cloister_shared.schema import read_schema
+from cloister_shared.schema import DatasetSchema, read_schema
 
 MakeSettings = Callable[..., Settings]
 
@@ -25,9 +25,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The datasets that were loaded: a deal that does no work loads none."""
     names: list[str] = []
 
-    def load(name: Any, **options: Any) -> Any:
-        names.append(name)
-        return load_source(name, **options)
+    def load(settings: Settings, data: DatasetSchema) -> Any:
+        names.append(data.dataset)
+        return load_source(settings, data)
 
     monkeypatch.setattr(deal_module, "load_source", load)
     return names

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cloister_dealer import sources
+from cloister_dealer.settings import Settings
 from cloister_dealer.sources import Rows, Source, load_source
-from cloister_shared.datasets import DatasetName
+from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
 
 Array = np.ndarray[Any, Any]
@@ -17,7 +18,7 @@ Data = tuple[Array, Array]
 
 
 def load(name: DatasetName, *, fraction: float = 0.2, seed: int = 0) -> Source:
-    return load_source(name, mnist_path=None, held_out_fraction=fraction, seed=seed)
+    return load_source(Settings(dataset=name, held_out_fraction=fraction, seed=seed), schema(name))
 
 
 def rows_of(rows: Rows) -> list[bytes]:
@@ -65,7 +66,7 @@ def test_a_fraction_that_leaves_a_class_out_names_the_setting(fraction: float) -
 
 
 def load_mnist(path: Path | None) -> Source:
-    return load_source("mnist", mnist_path=path, held_out_fraction=0.2, seed=0)
+    return load_source(Settings(dataset="mnist", mnist_path=path), schema("mnist"))
 
 
 def mnist_arrays(**changes: Array) -> dict[str, Array]:

@@ -95,7 +95,7 @@ def test_numbers_that_are_the_features_names_are_a_header(tmp_path: Path) -> Non
         ("x,y,z\n1,2,3\n", "no features of the model: 'x', 'y', 'z'"),
         ("1,2\n", r"row 0 \(line 1\) has 2 values; 3"),
         ("a,b,c\n1,2,3\n1,2,3,4\n", r"row 1 \(line 3\) has 4 values"),
-        ("a,b,c\n1,2,3\n\n1,,3\n", r"row 1 \(line 4\), column 'b': not a number"),
+        ("a,b,c\n1,2,3\n\n1,,3\n", r"row 1 \(line 4\), column 'b': it is empty"),
         ("c,b,a\n1,2,oops\n", r"row 0 \(line 2\), column 'a'"),
         ("1,2,oops\n", r"row 0 \(line 1\), column 'c'"),
         ("1,2,3\n1,nan,3\n", "column 'b'"),

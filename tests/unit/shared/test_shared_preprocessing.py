@@ -1,17 +1,26 @@
-"""Features from declared bounds to [0, 1]."""
+"""Raw rows to inputs in [0, 1]."""
 
 import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.preprocessing import Misfit, OutOfBounds, misfits, to_inputs
-from cloister_shared.schema import DatasetSchema, Feature
+from cloister_shared.preprocessing import (
+    Misfit,
+    OutOfBounds,
+    decode,
+    encode,
+    inputs_of,
+    misfits,
+    to_inputs,
+)
+from cloister_shared.schema import Category, DatasetSchema, Feature
 
 finite = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300)
 
@@ -49,7 +58,7 @@ SCHEMA = DatasetSchema(
 
 @given(schemas())
 def test_bounds_become_exactly_0_and_1(drawn: DatasetSchema) -> None:
-    unit = to_inputs([drawn.lows, drawn.highs], drawn)
+    unit = to_inputs([drawn.bounds.lows, drawn.bounds.highs], drawn)
     np.testing.assert_array_equal(unit[0], 0.0)
     np.testing.assert_array_equal(unit[1], 1.0)
 
@@ -79,9 +88,9 @@ def test_the_map_is_affine() -> None:
 def test_a_value_outside_is_refused_by_row_and_feature_or_clipped(
     row: int, column: int, beyond: float, below: bool
 ) -> None:
-    rows = np.tile((SCHEMA.lows + SCHEMA.highs) / 2, (3, 1))
-    value = SCHEMA.lows[column] - beyond if below else SCHEMA.highs[column] + beyond
-    assume(value not in (SCHEMA.lows[column], SCHEMA.highs[column]))
+    rows = np.tile((SCHEMA.bounds.lows + SCHEMA.bounds.highs) / 2, (3, 1))
+    value = SCHEMA.bounds.lows[column] - beyond if below else SCHEMA.bounds.highs[column] + beyond
+    assume(value not in (SCHEMA.bounds.lows[column], SCHEMA.bounds.highs[column]))
     rows[row, column] = value
     name = SCHEMA.features[column].name
     with pytest.raises(CloisterError, match=f"row {row}, feature {name}: .*outside") as refusal:
@@ -176,3 +185,118 @@ def test_there_are_misfits_exactly_where_rows_are_refused(
             to_inputs(values, SCHEMA, out_of_bounds)
     else:
         to_inputs(values, SCHEMA, out_of_bounds)
+
+
+MIXED = DatasetSchema(
+    dataset="mixed",
+    features=(
+        Feature(name="age", low=0, high=100, missing=50),
+        Category(name="sex", categories=("female", "male")),
+        Category(name="ward", categories=(1, 2, 3), missing=2, unknown="ignore"),
+    ),
+    classes=("no", "yes"),
+)
+
+
+def test_a_category_becomes_one_input_a_label() -> None:
+    expected = [[0.25, 1, 0, 0, 0, 1], [1, 0, 1, 1, 0, 0]]
+    rows: list[Any] = [[25, "female", 3], [100.0, " male ", "1.0"]]
+    np.testing.assert_array_equal(to_inputs(rows, MIXED), expected)
+    np.testing.assert_array_equal(to_inputs(np.array(rows, dtype=object), MIXED), expected)
+    np.testing.assert_array_equal(to_inputs(np.array(rows).astype(str), MIXED), expected)
+
+
+def test_a_data_frame_is_read_by_the_names_of_its_columns() -> None:
+    frame = pd.DataFrame(
+        {
+            "ward": pd.array([3, None, 7], dtype="Int64"),
+            "note": ["a", "b", "c"],
+            "age": [25, np.nan, 0],
+            "sex": pd.Categorical(["female", "male", "male"]),
+        }
+    )
+    np.testing.assert_array_equal(
+        to_inputs(frame, MIXED),
+        [[0.25, 1, 0, 0, 0, 1], [0.5, 0, 1, 0, 1, 0], [0, 0, 1, 0, 0, 0]],
+    )
+    with pytest.raises(CloisterError, match="columns 'sex' of mixed are missing, or there more"):
+        to_inputs(frame.drop(columns="sex"), MIXED)
+    doubled = pd.concat([frame, frame[["age"]]], axis=1)
+    with pytest.raises(CloisterError, match="columns 'age' of mixed are missing, or there more"):
+        to_inputs(doubled, MIXED)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, "", "NA", pd.NA])
+def test_what_is_missing_has_the_value_that_the_schema_says_or_is_refused(missing: Any) -> None:
+    rows: list[Any] = [[missing, "female", missing]]
+    np.testing.assert_array_equal(to_inputs(rows, MIXED), [[0.5, 1, 0, 0, 1, 0]])
+    told = "row 0, feature sex: the value is missing; it must be one of female, male"
+    with pytest.raises(CloisterError, match=told):
+        to_inputs([[1, missing, 1]], MIXED, "clip")
+
+
+@pytest.mark.parametrize("unknown", ["other", 7, "Female"])
+def test_an_unknown_label_is_ignored_or_refused_as_the_schema_says(unknown: Any) -> None:
+    np.testing.assert_array_equal(to_inputs([[0, "male", unknown]], MIXED), [[0, 0, 1, 0, 0, 0]])
+    for policy in ("refuse", "clip"):
+        told = "row 0, feature sex: the value is not among its categories; it must be one of femal"
+        with pytest.raises(CloisterError, match=told) as refused:
+            to_inputs([[0, unknown, 1]], MIXED, policy)
+        assert str(unknown) not in str(refused.value)
+
+
+def test_a_label_that_reads_as_missing_is_itself_where_it_is_declared() -> None:
+    data = DatasetSchema(
+        dataset="answers",
+        features=(Category(name="answer", categories=("yes", "none", "-")),),
+        classes=(0, 1),
+    )
+    np.testing.assert_array_equal(to_inputs([["none"], ["-"]], data), [[0, 1, 0], [0, 0, 1]])
+
+
+def test_pixels_are_pooled_to_their_means() -> None:
+    data = DatasetSchema(
+        dataset="image",
+        features=tuple(Feature(name=f"p{i}", low=0, high=10) for i in range(8)),
+        image_shape=(2, 4),
+        pool=2,
+        classes=(0, 1),
+    )
+    np.testing.assert_allclose(to_inputs([[0, 10, 1, 2, 10, 0, 3, 4]], data), [[0.5, 0.25]])
+
+
+cells = (
+    st.sampled_from(["female", "male", "other", "", "NA", None, 1, 2.0, "3", 4, True])
+    | st.floats()
+    | st.integers()
+    | st.text(max_size=3)
+)
+
+
+@given(st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=4), st.booleans())
+def test_whatever_the_rows_inputs_are_in_the_unit_interval_or_refused(
+    rows: list[Any], clip: bool
+) -> None:
+    try:
+        inputs = to_inputs(rows, MIXED, "clip" if clip else "refuse")
+    except CloisterError:
+        return
+    assert inputs.shape == (len(rows), MIXED.n_inputs)
+    assert ((inputs >= 0) & (inputs <= 1)).all()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 100) | st.just(np.nan),
+            st.integers(0, 1),
+            st.integers(0, 2) | st.just(np.nan),
+        ),
+        min_size=1,
+    )
+)
+def test_what_is_decoded_is_encoded_to_the_same_numbers(rows: list[Any]) -> None:
+    encoded = np.array(rows, dtype=np.float64)
+    again = encode(decode(encoded, MIXED), MIXED)
+    np.testing.assert_array_equal(again, encoded)
+    np.testing.assert_array_equal(inputs_of(again, MIXED), to_inputs(decode(encoded, MIXED), MIXED))

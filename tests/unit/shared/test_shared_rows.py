@@ -1,6 +1,7 @@
 """Rows of a site in every format: what is read, and that the formats are equal."""
 
 import csv
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 from cloister_shared.errors import CloisterError
 from cloister_shared.rows import csv_rows
 from cloister_shared.rows.checking import Columns, Reading, Rows
-from cloister_shared.rows.files import kind_by_name, read_file
-from cloister_shared.schema import DatasetSchema, Feature, Label
+from cloister_shared.rows.files import kind_by_content, kind_by_name, read_file
+from cloister_shared.schema import Category, DatasetSchema, Feature, Label, Target
 
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
@@ -221,6 +222,7 @@ def test_every_format_gives_what_npz_gives(
     description = DatasetSchema(
         dataset="drawn",
         features=tuple(Feature(name=name, low=0, high=1) for name in features),
+        label=label,
         classes=tuple(classes),
     )
     row = st.lists(unit, min_size=len(features), max_size=len(features))
@@ -230,7 +232,7 @@ def test_every_format_gives_what_npz_gives(
     order = data.draw(st.permutations(range(len(features))))
     shuffled = [features[i] for i in order], [[values[i] for i in order] for values in rows]
     path = write(tmp_path, [*shuffled[0], label], shuffled[1], labels)
-    found = read(path, description, Columns(label=label))
+    found = read(path, description)
     np.testing.assert_array_equal(found.features, expected.features)
     np.testing.assert_array_equal(found.answers, expected.answers)
     np.testing.assert_array_equal(found.features, np.array(rows))
@@ -302,3 +304,69 @@ def test_a_well_formed_file_is_read_the_fast_way(
     assert len(read(written(tmp_path, content), columns=ignored).answers) == 10_000
     with pytest.raises(AssertionError):
         read(written(tmp_path, content.replace("2.5", "2,5")), columns=ignored)
+
+
+MIXED = DatasetSchema(
+    dataset="mixed",
+    features=(
+        Feature(name="age", low=0, high=100, missing=50),
+        Category(name="sex", categories=("f, x", 'm"y')),
+        Category(name="ward", categories=(1, 2), missing=2, unknown="ignore"),
+    ),
+    target=Target(low=-10, high=10),
+    task="regression",
+    label="score",
+)
+MIXED_INPUTS = [[0.25, 1, 0, 1, 0], [0.5, 0, 1, 0, 1], [1, 1, 0, 0, 0]]
+MIXED_CSV = 'sex;score;ward;age\n"f, x";-1.5;1.0;25\n"m""y";2;;\n"f, x";10;9;100\n'
+
+
+def test_categories_policies_and_targets_are_read_in_every_format(tmp_path: Path) -> None:
+    paths = [written(tmp_path, MIXED_CSV)]
+    ward, age = [1, None, 9], [25, None, 100]
+    labels = ["f, x", 'm"y', "f, x"]
+    scores = [-1.5, 2, 10]
+    for kind in (pa.string(), pa.dictionary(pa.int8(), pa.string())):
+        sex = pa.array(labels, pa.string()).cast(kind)
+        paths.append(tmp_path / f"{len(paths)}.parquet")
+        pa_parquet.write_table(
+            pa.table({"score": scores, "ward": ward, "age": age, "sex": sex}), paths[-1]
+        )
+    paths.append(tmp_path / "rows.npz")
+    cells = [["25", "f, x", "1"], ["", 'm"y', "NA"], ["100", "f, x", "9"]]
+    np.savez(paths[-1], X=np.array(cells), y=scores)
+    for path in paths:
+        found = read(path, MIXED)
+        np.testing.assert_array_equal(found.features, MIXED_INPUTS)
+        np.testing.assert_array_equal(found.answers, scores)
+
+
+def test_a_csv_file_is_read_without_pyarrow_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pyarrow", "pyarrow.csv"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("csv_arrow", "parquet_rows"):
+        monkeypatch.delitem(sys.modules, f"cloister_shared.rows.{name}", raising=False)
+    found = read(written(tmp_path, MIXED_CSV), MIXED)
+    np.testing.assert_array_equal(found.features, MIXED_INPUTS)
+    with pytest.raises(CloisterError, match=r"pyarrow is not installed here: install it, or write"):
+        read(tmp_path / "rows.parquet", MIXED)
+
+
+def test_encoded_rows_are_left_as_they_are(tmp_path: Path) -> None:
+    path = written(tmp_path, MIXED_CSV)
+    found = read_file(path, ".csv", Reading(MIXED, encoded=True))
+    np.testing.assert_array_equal(found.features, [[25, 0, 0], [np.nan, 1, np.nan], [100, 0, -1]])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+def test_a_file_is_told_by_its_content(kind: str, tmp_path: Path) -> None:
+    path = {
+        "csv": lambda: written(tmp_path, "a,b,c,label\n1,2,3,no\n4,5,6,yes\n"),
+        "parquet": lambda: parquet(tmp_path, a=[1, 4], b=[2, 5], c=[3, 6], label=["no", "yes"]),
+        "npz": lambda: as_npz(tmp_path, [], ROWS, ["no", "yes"]),
+    }[kind]()
+    renamed = path.rename(tmp_path / "rows")
+    found = read_file(renamed, kind_by_content(renamed), Reading(three()))
+    np.testing.assert_array_equal(found.features, np.array(ROWS) / 10)

@@ -14,7 +14,7 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.preprocessing import OutOfBounds
 from cloister_shared.rows.checking import Columns, InvalidRows, Reading, Rows
 from cloister_shared.rows.files import kind_by_name, read_file
-from cloister_shared.schema import DatasetSchema, Feature
+from cloister_shared.schema import Category, DatasetSchema, Feature, Target
 
 DATA = DatasetSchema(
     dataset="three",
@@ -297,6 +297,67 @@ def test_a_parquet_file_that_does_not_fit_is_told(
     columns: dict[str, Any], told: str, tmp_path: Path
 ) -> None:
     assert problems(parquet(tmp_path, **columns))[0].startswith(told)
+
+
+MIXED = DatasetSchema(
+    dataset="mixed",
+    task="regression",
+    features=(
+        Feature(name="age", low=0, high=100, missing=50),
+        Category(name="sex", categories=("f", "m")),
+        Category(name="ward", categories=tuple(range(12)), unknown="ignore"),
+    ),
+    target=Target(low=0, high=1),
+    label="score",
+)
+SEX = "it must be one of f, m"
+
+
+def test_categories_and_targets_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "age,sex,ward,score\n"
+        "x31337,f,1,0\n"
+        "31337,f,1,0\n"
+        ",31337,1,0\n"
+        "n/a,,,0\n"
+        "1,f,1,31337\n"
+        "1,f,1,\n"
+        "1,f,1,0x31337\n"
+        "1,F,31337,1\n"
+    )
+    target = "it must be in [0.0, 1.0]"
+    expected = (
+        "line 2, column 'age': it is not a number; it must be a number in [0.0, 100.0]",
+        "line 3, column 'age': the value is outside its declared bounds [0.0, 100.0]",
+        f"line 4, column 'sex': the value is not among its categories; {SEX}",
+        f"line 5, column 'sex': the value is missing; {SEX}",
+        "line 5, column 'ward': the value is missing; it must be one of 0, 1, 2, 3, 4, 5, 6, 7, 8, "
+        "9 and 2 more",
+        f"line 6: the target is outside its bounds; {target}",
+        f"line 7: the target is missing; {target}",
+        f"line 8: the target is not a number; {target}",
+        f"line 9, column 'sex': the value is not among its categories; {SEX}",
+    )
+    for out_of_bounds in ("refuse", "clip"):
+        with pytest.raises(InvalidRows) as refused:
+            read_rows(path, MIXED, out_of_bounds)  # type: ignore[arg-type]
+        assert refused.value.problems == tuple(
+            problem
+            for problem in expected
+            if out_of_bounds == "refuse" or "declared bounds" not in problem
+        )
+
+
+def test_a_parquet_column_of_dates_is_no_category(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    dates = pa.array([31337, 1], pa.timestamp("s"))
+    table = {"age": [1, 2], "sex": dates, "ward": [1, 2], "score": [0, 1]}
+    pa_parquet.write_table(pa.table(table), path)
+    with pytest.raises(InvalidRows) as refused:
+        read_rows(path, MIXED, "refuse")
+    (problem,) = refused.value.problems
+    assert problem.startswith("the column 'sex' holds timestamp[ms]; store its categories as text")
 
 
 def test_parquet_columns_that_are_missing_or_there_twice_are_named(tmp_path: Path) -> None:

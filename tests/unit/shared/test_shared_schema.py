@@ -14,6 +14,10 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.schema import DatasetSchema, Feature, read_schema
 
 
+def category(name: str = "a", **changes: Any) -> dict[str, Any]:
+    return {"name": name, "categories": ["x", "y"]} | changes
+
+
 def schema(**changes: Any) -> DatasetSchema:
     valid: dict[str, Any] = {
         "dataset": "small",
@@ -41,6 +45,16 @@ def schema(**changes: Any) -> DatasetSchema:
         ({"image_shape": [3, 2]}, "does not hold 4 features"),
         ({"image_shape": [-2, -2]}, "greater than 0"),
         ({"task": "regression"}, "task"),
+        ({"features": [{"name": "a", "low": 0, "high": 1, "missing": 2}]}, "must be within"),
+        ({"features": [{"name": "a", "categories": ["x"]}]}, "at least 2"),
+        ({"features": [{"name": "a", "categories": ["1", 1]}]}, "categories must be unique"),
+        ({"features": [category(missing="z")]}, "missing must be one of the categories"),
+        ({"features": [category(unknown="guess")]}, "refuse"),
+        ({"features": [category(low=0)]}, "low"),
+        ({"features": [category(name="a", categories=list(range(65537)))]}, "65536 are the most"),
+        ({"pool": 2}, "give image_shape too"),
+        ({"image_shape": [2, 2], "pool": 3}, "does not divide"),
+        ({"image_shape": [2, 1], "features": [category("a"), category("b")]}, "no categories"),
         ({"dataset": ""}, "dataset"),
         ({"rows": 3}, "rows"),
     ],
@@ -54,6 +68,23 @@ def test_shapes_follow_scikit_learn() -> None:
     assert (schema().n_features, schema().n_outputs) == (4, 3)
     assert schema(classes=["no", "yes"]).n_outputs == 1
     assert schema(image_shape=[2, 2]).image_shape == (2, 2)
+
+
+def test_categories_are_an_input_each_and_pools_one_for_their_pixels() -> None:
+    mixed = schema(features=[{"name": "age", "low": 0, "high": 1}, category("sex")])
+    assert (mixed.n_features, mixed.n_inputs) == (2, 3)
+    assert mixed.input_names == ("age", "sex=x", "sex=y")
+    assert mixed.has_categories
+    pooled = schema(image_shape=[2, 2], pool=2)
+    assert (pooled.n_features, pooled.n_inputs, pooled.input_names) == (4, 1, ("pool_0_0",))
+    assert schema().input_names == ("f0", "f1", "f2", "f3")
+
+
+def test_a_schema_that_was_used_is_equal_to_one_that_was_not() -> None:
+    used = schema()
+    assert used.bounds.lows.tolist() == [0] * 4
+    assert used == schema()
+    assert used != schema(classes=[0, 1])
 
 
 @given(st.lists(st.integers(0, 2)))

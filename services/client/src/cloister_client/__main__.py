@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from cloister_client.data.check import command
+from cloister_client.commands import command
 from cloister_client.joining.connection import Connection
 from cloister_client.joining.enrolment import Enrolment
 from cloister_client.joining.node_key import ensure_node_key

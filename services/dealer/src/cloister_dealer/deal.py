@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cloister_dealer.partition import partition
 from cloister_dealer.settings import Settings
 from cloister_dealer.sources import Rows, load_source
-from cloister_shared.datasets import schema
+from cloister_shared.datasets import chosen_schema
 from cloister_shared.digests import digest_bytes, digest_file, digest_json
 from cloister_shared.errors import CloisterError
-from cloister_shared.files import write_atomically
+from cloister_shared.files import given_file, write_atomically
+from cloister_shared.rows.files import readable
 from cloister_shared.samples import FEATURES, HELD_OUT, LABELS, SCHEMA
 from cloister_shared.schema import DatasetSchema
 
@@ -70,23 +71,18 @@ def deal(settings: Settings) -> Deal:
         OSError: a volume is full or not writable.
     """
     root = settings.shards_dir
-    digest = _settings_digest(settings)
+    description = chosen_schema(settings.dataset, settings.schema_path)
+    digest = _settings_digest(settings, description)
     existing = _read(root)
     if existing and existing.digest == digest and existing.is_whole(root, settings.held_out_dir):
-        log.info("%s is dealt already into %d shards", settings.dataset, len(existing.shards))
+        log.info("%s is dealt already into %d shards", description.dataset, len(existing.shards))
         return existing
 
-    description = schema(settings.dataset)
     if description.task == "regression" and settings.partition == "dirichlet":
         raise CloisterError(
-            f"CLOISTER_PARTITION=dirichlet skews classes, and {settings.dataset} has none: use iid"
+            "CLOISTER_PARTITION=dirichlet skews classes, and a regression has none: use iid"
         )
-    source = load_source(
-        settings.dataset,
-        mnist_path=settings.mnist_path,
-        held_out_fraction=settings.held_out_fraction,
-        seed=settings.seed,
-    )
+    source = load_source(settings, description)
     parts = partition(
         source.train.labels,
         settings.n_shards,
@@ -118,7 +114,7 @@ def deal(settings: Settings) -> Deal:
             shutil.rmtree(path)
     log.info(
         "dealt %s: %d shards of %d to %d rows, %d rows held out",
-        settings.dataset,
+        description.dataset,
         len(shards),
         min(shard.rows for shard in shards),
         max(shard.rows for shard in shards),
@@ -127,12 +123,16 @@ def deal(settings: Settings) -> Deal:
     return dealt
 
 
-def _settings_digest(settings: Settings) -> str:
+def _settings_digest(settings: Settings, data: DatasetSchema) -> str:
     determining = settings.model_dump(
         mode="json", include={"dataset", "partition", "held_out_fraction", "seed"}
     )
     determining["shards"] = settings.n_shards
-    determining["data"] = schema(settings.dataset).digest
+    determining["data"] = data.digest
+    if path := given_file(settings.data_path):
+        with readable(path):
+            determining["rows"] = digest_file(path)
+        determining["columns"] = [settings.columns.label, sorted(settings.columns.ignored)]
     if settings.partition == "dirichlet":
         determining["dirichlet_alpha"] = settings.dirichlet_alpha
     return digest_json(determining)

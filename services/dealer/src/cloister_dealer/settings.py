@@ -6,6 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from cloister_shared.datasets import DatasetName
+from cloister_shared.preprocessing import OutOfBounds
+from cloister_shared.rows.checking import Columns
 from cloister_shared.service import ServiceSettings
 
 
@@ -21,7 +23,17 @@ class Settings(ServiceSettings):
     tls_key: Path | None = None
     """PEM file with the certificate's private key."""
     dataset: DatasetName = "digits"
-    """What is dealt."""
+    """What is dealt, unless there is a file of rows."""
+    schema_path: Path | None = None
+    """JSON file with the schema of the rows; without one, that of the dataset."""
+    data_path: Path | None = None
+    """CSV, Parquet or .npz file of rows to deal in the place of the dataset's."""
+    label_column: str | None = None
+    """Column of a CSV or Parquet file that holds the labels; by default the schema's."""
+    ignored_columns: tuple[str, ...] = ()
+    """Columns of a CSV or Parquet file that are not read, as a JSON list of names."""
+    out_of_bounds: OutOfBounds = "refuse"
+    """What the training does with a value outside its declared bounds: ``refuse`` or ``clip``."""
     mnist_path: Path | None = None
     """An .npz with x_train, y_train, x_test, y_test; without one, MNIST comes from OpenML."""
     shards: int = Field(default=10, ge=1, le=1000)
@@ -48,6 +60,11 @@ class Settings(ServiceSettings):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("set both CLOISTER_TLS_CERTIFICATE and CLOISTER_TLS_KEY, or neither")
         return self
+
+    @property
+    def columns(self) -> Columns:
+        """What is said of the file of rows."""
+        return Columns(self.label_column or None, frozenset(self.ignored_columns))
 
     @property
     def n_shards(self) -> int:

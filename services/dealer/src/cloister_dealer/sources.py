@@ -1,4 +1,4 @@
-"""Datasets by name as raw arrays, checked against their public schema."""
+"""Rows to deal as raw arrays, checked against their public schema."""
 
 import logging
 from collections.abc import Callable
@@ -11,10 +11,14 @@ import numpy.typing as npt
 from sklearn.datasets import fetch_openml, load_breast_cancer, load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 
-from cloister_shared.datasets import DatasetName, schema
+from cloister_dealer.settings import Settings
 from cloister_shared.errors import CloisterError
+from cloister_shared.files import given_file
 from cloister_shared.npz import read_numbers
-from cloister_shared.preprocessing import to_inputs
+from cloister_shared.preprocessing import decode, to_inputs
+from cloister_shared.rows.checking import Reading
+from cloister_shared.rows.files import kind_by_content, read_file
+from cloister_shared.schema import DatasetSchema
 
 MNIST_TRAIN_ROWS = 60_000
 """The canonical split: the first 60,000 rows train, the last 10,000 test."""
@@ -45,48 +49,66 @@ class Source:
     held_out: Rows
 
 
-def load_source(
-    name: DatasetName, *, mnist_path: Path | None, held_out_fraction: float, seed: int
-) -> Source:
-    """Load a dataset and split off what is held out, the same for the same seed.
+def load_source(settings: Settings, data: DatasetSchema) -> Source:
+    """Load rows and split off what is held out, the same for the same seed.
 
     Args:
-        name: which dataset.
-        mnist_path: an .npz with MNIST; None, or a device, fetches it from OpenML.
-        held_out_fraction: share of the rows held out, stratified by class; not used for MNIST,
-            which has a canonical split.
-        seed: of the split.
+        settings: which rows, and how many of them are held out: a share stratified by class, but
+            of MNIST by name, which has a canonical split.
+        data: the schema that the rows are to fit.
 
     Raises:
-        CloisterError: the data cannot be had, or lies outside the declared bounds.
+        CloisterError: the rows cannot be had, or do not fit the schema.
     """
-    description = schema(name)
-    if name == "mnist":
-        rows = _mnist(mnist_path)
-        source = Source(
-            rows.take(np.arange(MNIST_TRAIN_ROWS)),
-            rows.take(np.arange(MNIST_TRAIN_ROWS, MNIST_ROWS)),
-        )
+    if path := given_file(settings.data_path):
+        rows = _own(path, settings, data)
     else:
-        rows = _BUNDLED[name]()
-        # There is no share of each value of a regression's target to be kept.
-        stratify = rows.labels if description.task == "classification" else None
-        try:
-            train, held_out = train_test_split(
-                np.arange(len(rows.labels)),
-                test_size=held_out_fraction,
-                random_state=seed,
-                stratify=stratify,
+        rows = _named(settings, data)
+        if settings.dataset == "mnist":
+            return Source(
+                rows.take(np.arange(MNIST_TRAIN_ROWS)),
+                rows.take(np.arange(MNIST_TRAIN_ROWS, MNIST_ROWS)),
             )
-        except ValueError as error:
-            raise CloisterError(
-                f"CLOISTER_HELD_OUT_FRACTION={held_out_fraction} of {len(rows.labels)} rows leaves "
-                f"no row of some class on one side ({error}): move it towards 0.5"
-            ) from None
-        source = Source(rows.take(train), rows.take(held_out))
-    to_inputs(rows.features, description)
-    description.answers(rows.labels)
-    return source
+    # There is no share of each value of a regression's target to be kept.
+    stratify = rows.labels if data.task == "classification" else None
+    try:
+        train, held_out = train_test_split(
+            np.arange(len(rows.labels)),
+            test_size=settings.held_out_fraction,
+            random_state=settings.seed,
+            stratify=stratify,
+        )
+    except ValueError as error:
+        raise CloisterError(
+            f"CLOISTER_HELD_OUT_FRACTION={settings.held_out_fraction} of {len(rows.labels)} rows "
+            f"leaves no row of some class on one side ({error}): move it towards 0.5"
+        ) from None
+    return Source(rows.take(train), rows.take(held_out))
+
+
+def _own(path: Path, settings: Settings, data: DatasetSchema) -> Rows:
+    """Read the user's own file."""
+    reading = Reading(data, settings.out_of_bounds, settings.columns, encoded=True)
+    found = read_file(path, kind_by_content(path), reading)
+    labels: Array = found.answers
+    if data.task == "classification":
+        labels = data.labels(found.answers.astype(np.int64))
+    return Rows(decode(found.features, data), labels)
+
+
+def _named(settings: Settings, data: DatasetSchema) -> Rows:
+    """Load the rows of a dataset known by name."""
+    mnist_path = settings.mnist_path
+    rows = _mnist(mnist_path) if settings.dataset == "mnist" else _BUNDLED[settings.dataset]()
+    try:
+        to_inputs(rows.features, data, settings.out_of_bounds)
+        data.answers(rows.labels)
+    except CloisterError as error:
+        raise CloisterError(
+            f"the rows of {settings.dataset} do not fit the schema of {data.dataset} ({error}): "
+            "set CLOISTER_DATA_PATH (CLOISTER_DATA_FILE with Compose) to the rows to deal"
+        ) from None
+    return rows
 
 
 def _digits() -> Rows:
@@ -113,9 +135,9 @@ _BUNDLED: dict[str, Callable[[], Rows]] = {
 
 
 def _mnist(path: Path | None) -> Rows:
-    # The null device, mounted, stands for "none"; a missing file is a mistake to be told.
-    if path is not None and not path.is_char_device():
-        return _mnist_file(path)
+    # A missing file is a mistake to be told.
+    if file := given_file(path):
+        return _mnist_file(file)
     log.info("downloading MNIST from OpenML; set MNIST_PATH to an .npz to do without")
     try:
         data = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff")

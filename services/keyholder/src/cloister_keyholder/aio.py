@@ -10,7 +10,6 @@ from typing import Self, TypeVar
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 
 from cloister_keyholder.flow import Flow
 from cloister_keyholder.model import (
@@ -23,7 +22,7 @@ from cloister_keyholder.model import (
 from cloister_keyholder.pipeline import Answer, Limits
 from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.transport import AsyncTransport
-from cloister_shared.preprocessing import OutOfBounds
+from cloister_shared.preprocessing import OutOfBounds, Row, Table
 from cloister_shared.reference import Reference
 
 T = TypeVar("T")
@@ -103,22 +102,22 @@ class AsyncEncryptedModel(LocalModel):
             await asyncio.to_thread(self._release)
         await self._transport.aclose()
 
-    async def predict(self, X: npt.ArrayLike) -> Labels:  # noqa: N803 - scikit-learn's name
+    async def predict(self, X: Table) -> Labels:  # noqa: N803 - scikit-learn's name
         """Return the predicted class label, or value of a regression, of every row, shape (n,)."""
         return self.answers(await self._scores(X))
 
-    async def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
+    async def predict_proba(self, X: Table) -> Floats:  # noqa: N803 - scikit-learn's name
         """Return class probabilities, shape (n, n_classes)."""
         self._check_probabilities()
         return self.probabilities(await self._scores(X))
 
-    async def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's
+    async def decision_function(self, X: Table) -> Floats:  # noqa: N803 - scikit-learn's
         """Return the scores, shape (n,) for two classes, else (n, n_classes)."""
         self._check_scores()
         return decision(await self._scores(X))
 
     async def iter_predict(
-        self, rows: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike]
+        self, rows: Iterable[Row] | AsyncIterable[Row]
     ) -> AsyncGenerator[np.generic, None]:
         """Give what is predicted of each row, in order, while further rows are under way.
 
@@ -144,7 +143,7 @@ class AsyncEncryptedModel(LocalModel):
         """Return the circuit in the clear, or None where the service does not publish it."""
         return await self._transport.run(self._reference())
 
-    async def _scores(self, rows: npt.ArrayLike) -> Floats:
+    async def _scores(self, rows: Table) -> Floats:
         quantised = self.quantise(rows)
         if len(quantised) == 1:
             return self._scores_of([await self.ask(quantised[0])])
@@ -152,7 +151,7 @@ class AsyncEncryptedModel(LocalModel):
             return self._scores_of([answer async for answer in answers])
 
     async def _chunks(
-        self, rows: Iterable[npt.ArrayLike] | AsyncIterable[npt.ArrayLike]
+        self, rows: Iterable[Row] | AsyncIterable[Row]
     ) -> AsyncIterator[Flow[list[Answer]]]:
         chunk: list[Integers] = []
         taken = 0

@@ -29,7 +29,7 @@ from cloister_keyholder.transport import Exchanges, Transport
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import class_indices, has_probabilities, probabilities, values
-from cloister_shared.preprocessing import OutOfBounds, to_inputs
+from cloister_shared.preprocessing import OutOfBounds, Row, Table, to_inputs
 from cloister_shared.reference import Reference
 
 Floats = npt.NDArray[np.float64]
@@ -98,19 +98,19 @@ class LocalModel:
             raise AttributeError(f"{self.card.estimator} is a regression: it has no classes")
         return np.array(self.card.data.classes)
 
-    def scale(self, rows: npt.ArrayLike) -> Floats:
-        """Map raw rows to [0, 1] by the card's bounds, shape (n, n_features).
+    def scale(self, rows: Table) -> Floats:
+        """Map raw rows to the model's inputs in [0, 1] by the card, shape (n, n_inputs).
 
         Raises:
             CloisterError: as ``predict``.
         """
         return to_inputs(rows, self.card.data, self._out_of_bounds)
 
-    def quantise(self, rows: npt.ArrayLike) -> Integers:
-        """Scale and quantise raw rows of all the card's features; raises as ``scale``.
+    def quantise(self, rows: Table) -> Integers:
+        """Scale and quantise raw rows; raises as ``scale``.
 
         Returns:
-            The features that the circuit takes, shape (n, n_circuit_features).
+            The inputs that the circuit takes, shape (n, n_circuit_features).
         """
         return self._package.quantiser.quantise(self.scale(rows)[:, self._package.features])
 
@@ -247,10 +247,10 @@ class LocalModel:
         one: np.generic = found
         return one
 
-    def _quantise_next(self, row: npt.ArrayLike, index: int) -> Integers:
+    def _quantise_next(self, row: Row, index: int) -> Integers:
         """Quantise one row of a stream."""
         try:
-            quantised: Integers = self.quantise(np.asarray(row)[None])[0]
+            quantised: Integers = self.quantise([row])[0]
         except CloisterError as error:
             raise InvalidSamples(f"row {index} of the stream: {error}") from None
         return quantised
@@ -344,26 +344,27 @@ class EncryptedModel(LocalModel):
         self._release()
         self._transport.close()
 
-    def predict(self, X: npt.ArrayLike) -> Labels:  # noqa: N803 - scikit-learn's
+    def predict(self, X: Table) -> Labels:  # noqa: N803 - scikit-learn's
         """Return the predicted class label, or value of a regression, of every row, shape (n,).
 
         Args:
-            X: raw values, shape (n, n_features).
+            X: raw values, shape (n, n_features): numbers, and labels where features are
+                categories; or a data frame with the features' names.
 
         Raises:
-            CloisterError: values of the wrong shape, not finite, or out of bounds; or as the
-                class says.
+            CloisterError: values of the wrong shape, missing, not finite, unknown, or out of
+                bounds, unless the card has a policy for them; or as the class says.
             InvalidAnswer: the service answered something that is no result.
             WorkerLost: a process that encrypts ended before its rows were done.
         """
         return self.answers(self._scores(X))
 
-    def predict_proba(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
+    def predict_proba(self, X: Table) -> Floats:  # noqa: N803 - scikit-learn's name
         """Return class probabilities, shape (n, n_classes); see ``predict``."""
         self._check_probabilities()
         return self.probabilities(self._scores(X))
 
-    def decision_function(self, X: npt.ArrayLike) -> Floats:  # noqa: N803 - scikit-learn's name
+    def decision_function(self, X: Table) -> Floats:  # noqa: N803 - scikit-learn's name
         """Return the scores, shape (n,) for two classes, else (n, n_classes); see ``predict``.
 
         Raises:
@@ -372,7 +373,7 @@ class EncryptedModel(LocalModel):
         self._check_scores()
         return decision(self._scores(X))
 
-    def iter_predict(self, rows: Iterable[npt.ArrayLike]) -> Iterator[np.generic]:
+    def iter_predict(self, rows: Iterable[Row]) -> Iterator[np.generic]:
         """Give the predicted class label of each row, in order, while further rows are under way.
 
         Args:
@@ -408,7 +409,7 @@ class EncryptedModel(LocalModel):
         """
         return self._transport.run(self._reference())
 
-    def _scores(self, rows: npt.ArrayLike) -> Floats:
+    def _scores(self, rows: Table) -> Floats:
         quantised = self.quantise(rows)
         if len(quantised) == 1:
             return self._scores_of([self.ask(quantised[0])])

@@ -1,23 +1,22 @@
 """The key holder's own samples: a held-out set with labels, or a CSV file of rows."""
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cloister_keyholder.errors import InvalidSamples
+from cloister_shared.cells import is_number, number
 from cloister_shared.errors import CloisterError
+from cloister_shared.labels import UNKNOWN
 from cloister_shared.npz import read_labelled
+from cloister_shared.preprocessing import encode_labels
 from cloister_shared.samples import HELD_OUT, SCHEMA
-from cloister_shared.schema import DatasetSchema, read_schema
-
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-Floats = npt.NDArray[np.float64]
+from cloister_shared.schema import Answers, Category, DatasetSchema, Feature, read_schema
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,9 @@ class HeldOut:
     """Labelled samples that no site trained with."""
 
     schema: DatasetSchema
-    rows: Floats
-    """Raw values, shape (n, n_features)."""
-    answers: npt.NDArray[np.int64] | Floats
+    rows: npt.NDArray[Any]
+    """Raw values, shape (n, n_features): numbers, or texts where features are categories."""
+    answers: Answers
     """Position of each row's label in ``schema.classes``, or its target, shape (n,)."""
 
     def check_fits(self, schema: DatasetSchema) -> None:
@@ -58,10 +57,10 @@ def read_held_out(folder: Path) -> HeldOut:
             f"{path} is missing: give the folder of the held-out samples in CLOISTER_HELD_OUT_DIR"
         )
     try:
-        features, labels = read_labelled(path)
+        features, labels = read_labelled(path, text=schema.has_categories)
     except CloisterError as error:
         raise InvalidSamples(str(error)) from None
-    rows = features.astype(np.float64)
+    rows = features if schema.has_categories else features.astype(np.float64)
     if rows.ndim != 2 or rows.shape[1] != schema.n_features:
         raise InvalidSamples(f"{path}: X has shape {rows.shape}, not (n, {schema.n_features})")
     if labels.shape != (len(rows),) or not len(rows):
@@ -69,7 +68,7 @@ def read_held_out(folder: Path) -> HeldOut:
     return HeldOut(schema, rows, schema.answers(labels))
 
 
-def read_csv(path: Path, schema: DatasetSchema) -> Floats:
+def read_csv(path: Path, schema: DatasetSchema) -> npt.NDArray[Any]:
     """Read rows of raw values from a CSV file in UTF-8.
 
     The first line names the features, in any order; or there is no such line, and every row has
@@ -77,12 +76,13 @@ def read_csv(path: Path, schema: DatasetSchema) -> Floats:
     are the features' names. Empty lines are skipped.
 
     Returns:
-        Shape (n, n_features), columns in the schema's order.
+        Shape (n, n_features), columns in the schema's order: numbers, NaN where one is missing and
+        the schema has a policy for it, and labels where features are categories.
 
     Raises:
         InvalidSamples: the file cannot be read, names unknown features or lacks known ones, or a
-            value is not a number. The message names row (counted from 0, without the header),
-            line and column, and never the value.
+            value is not a number, or missing or unknown without a policy. The message names row
+            (counted from 0, without the header), line and column, and never the value.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -97,17 +97,17 @@ def read_csv(path: Path, schema: DatasetSchema) -> Floats:
     if not lines:
         raise InvalidSamples(f"{path} holds no rows")
     rows = [
-        _values(cells, columns, names, f"{path}, row {row} (line {line})")
+        _values(cells, columns, schema.features, f"{path}, row {row} (line {line})")
         for row, (line, cells) in enumerate(lines)
     ]
-    return np.array(rows, dtype=np.float64)
+    return np.array(rows, dtype=object if schema.has_categories else np.float64)
 
 
 def _is_header(cells: Sequence[str], names: set[str]) -> bool:
     stripped = [cell.strip() for cell in cells]
     if set(stripped) == names:
         return True
-    numbers = [_NUMBER.fullmatch(cell) is not None for cell in stripped]
+    numbers = [is_number(cell) for cell in stripped]
     if all(numbers):
         return False
     return not any(numbers) or not names.isdisjoint(stripped)
@@ -131,14 +131,33 @@ def _columns(header: Sequence[str], names: Sequence[str], path: Path) -> list[in
 
 
 def _values(
-    cells: Sequence[str], columns: Sequence[int], names: Sequence[str], where: str
-) -> list[float]:
+    cells: Sequence[str],
+    columns: Sequence[int],
+    features: Sequence[Feature | Category],
+    where: str,
+) -> list[float | str]:
     if len(cells) != len(columns):
         raise InvalidSamples(f"{where} has {len(cells)} values; {len(columns)} are needed")
     values = []
-    for name, column in zip(names, columns, strict=True):
-        cell = cells[column].strip()
-        if not _NUMBER.fullmatch(cell):
-            raise InvalidSamples(f"{where}, column {name!r}: not a number")
-        values.append(float(cell))
+    for feature, column in zip(features, columns, strict=True):
+        value, problem = _value(cells[column].strip(), feature)
+        if problem:
+            raise InvalidSamples(f"{where}, column {feature.name!r}: {problem}")
+        values.append(value)
     return values
+
+
+def _value(cell: str, feature: Feature | Category) -> tuple[float | str, str]:
+    """Return what a cell holds, and what is wrong with it."""
+    if isinstance(feature, Category):
+        (position,) = encode_labels([cell], feature)
+        if np.isnan(position):
+            problem = "the value is missing" if feature.missing is None else ""
+        else:
+            known = position != UNKNOWN or feature.unknown == "ignore"
+            problem = "" if known else "the value is not among its categories"
+        return cell, problem and f"{problem}; {feature.described}"
+    value, problem = number(cell)
+    if np.isnan(value) and feature.missing is not None:
+        problem = ""
+    return value, problem and f"{problem}; {feature.described}"

@@ -1,10 +1,7 @@
 """``python -m cloister_client check``: does a site's folder fit, before it joins."""
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -15,36 +12,6 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.preprocessing import OutOfBounds
 from cloister_shared.rows.checking import PROBLEMS_SHOWN, InvalidRows, Reading, Rows
 from cloister_shared.schema import DatasetSchema
-
-
-def command(arguments: Sequence[str]) -> Callable[[Settings], None]:
-    """Return what the command line asks for, to be run with the settings.
-
-    Args:
-        arguments: those after the name of the program.
-
-    Raises:
-        SystemExit: with 2 and the usage, they are not understood.
-    """
-    parser = argparse.ArgumentParser(prog="python -m cloister_client")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    check = commands.add_parser(
-        "check",
-        help="see whether a site's folder fits its schema; nothing leaves this machine",
-        description="Read schema.json and the file of rows beside it as a training would, and say "
-        "what is there, or all that is wrong with it.",
-    )
-    check.add_argument("folder", nargs="?", type=Path, help="default: CLOISTER_SHARD_DIR")
-    check.add_argument(
-        "--out-of-bounds",
-        choices=get_args(OutOfBounds),
-        default="refuse",
-        help="what the training does with a value outside its bounds (default: %(default)s)",
-    )
-    parsed = parser.parse_args(arguments)
-    return lambda settings: check_folder(
-        settings, parsed.folder or settings.shard_dir, parsed.out_of_bounds
-    )
 
 
 def check_folder(settings: Settings, folder: Path | None, out_of_bounds: OutOfBounds) -> None:
