@@ -9,9 +9,10 @@ import pytest
 
 from cloister_compiler.calibration import calibration_rows
 from cloister_compiler.circuit import compile_model
-from cloister_compiler.cost import floor_ms, lwe_dimension
 from cloister_compiler.quantisation import Bits, drop_features, needed_features, quantise
+from cloister_compiler.selection import dimension_of
 from cloister_shared.card import ModelCard
+from cloister_shared.cost import floor_ms
 from cloister_shared.weights import LinearWeights
 
 Floats = np.ndarray[Any, Any]
@@ -40,7 +41,7 @@ def test_the_dimension_is_the_one_that_concrete_chooses(
     specs = json.loads(compiled.model.fhe_circuit.client.specs.serialize())
     (key,) = specs["keyset"]["lweSecretKeys"]
     kept = needed_features(full.reference)
-    assert lwe_dimension(full, kept, rows) == key["params"]["lweDimension"]
+    assert dimension_of(full, kept, rows) == key["params"]["lweDimension"]
 
 
 def test_the_floor_is_that_of_the_benchmark_it_comes_from() -> None:

@@ -10,10 +10,9 @@ import pytest
 from cloister_compiler import artifact as artifact_module
 from cloister_compiler.artifact import publish_artifact
 from cloister_compiler.calibration import calibration_rows
-from cloister_compiler.cost import lwe_dimension
 from cloister_compiler.probes import measure_agreement, synthetic_rows
 from cloister_compiler.quantisation import Bits, needed_features, quantise
-from cloister_compiler.selection import Precision, quantise_cheapest
+from cloister_compiler.selection import Precision, dimension_of, quantise_cheapest
 from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
@@ -36,7 +35,7 @@ def measured(card: ModelCard, bits: Bits) -> tuple[int, float]:
     quantised = quantise(card, LEARNT, bits, rows)
     kept = needed_features(quantised.reference)
     share = measure_agreement(quantised.reference, synthetic_rows(LEARNT.coef), card).share
-    return len(kept) * lwe_dimension(quantised, kept, rows), share
+    return len(kept) * dimension_of(quantised, kept, rows), share
 
 
 def choose(card: ModelCard, precision: Precision) -> Bits:

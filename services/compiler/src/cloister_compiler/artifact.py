@@ -17,7 +17,6 @@ from concrete.ml.deployment import FHEModelDev
 
 from cloister_compiler import calibration
 from cloister_compiler.circuit import CompiledModel, compile_model
-from cloister_compiler.cost import floor_ms
 from cloister_compiler.payload import PayloadForm, payload_form
 from cloister_compiler.probes import measure_agreement, synthetic_rows
 from cloister_compiler.quantisation import Bits, drop_features
@@ -38,6 +37,7 @@ from cloister_shared.artifact import (
     Verification,
 )
 from cloister_shared.card import ModelCard, read_card
+from cloister_shared.cost import floor_ms
 from cloister_shared.digests import digest_file, digest_json
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.reference import Reference

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cloister_compiler.cost import lwe_dimension
 from cloister_compiler.probes import measure_agreement, synthetic_rows
 from cloister_compiler.quantisation import Bits, QuantisedModel, needed_features, quantise
 from cloister_shared.artifact import Agreement
 from cloister_shared.card import ModelCard
+from cloister_shared.cost import lwe_dimension
 from cloister_shared.errors import CloisterError
 from cloister_shared.weights import LinearWeights
 
@@ -19,6 +19,7 @@ AUTO_BITS = range(2, 9)
 """What ``auto`` chooses from."""
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 BitsOrAuto = int | Literal["auto"]
 
 log = logging.getLogger(__name__)
@@ -126,11 +127,21 @@ def _quantised(
             refusals.append(error)
             continue
         kept = needed_features(quantised.reference)
-        dimension = lwe_dimension(quantised, kept, calibration)
+        dimension = dimension_of(quantised, kept, calibration)
         found.append(_Candidate(quantised, len(kept), dimension))
     if not found:
         raise refusals[-1]
     return sorted(found, key=lambda one: one.words)
+
+
+def dimension_of(quantised: QuantisedModel, features: Integers, calibration: Floats) -> int:
+    """Predict the LWE dimension of the circuit on these features; see ``lwe_dimension``."""
+    return lwe_dimension(
+        quantised.raw_weights[features],
+        quantised.weight_zero_point,
+        quantised.reference.bias,
+        quantised.reference.quantiser.quantise(calibration[:, features]),
+    )
 
 
 def _beyond_tolerance(agreement: Agreement, precision: Precision, at: str) -> CloisterError:

@@ -6,10 +6,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from cloister_compiler.quantisation import QuantisedModel
 from cloister_shared.security import CURVE_BIAS, CURVE_SLOPE
 
-Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 SMALLEST_DIMENSION = 512
@@ -24,8 +22,8 @@ MULTIPLY_ADDS_PER_SECOND = 20.6e9
 .40 ms, and expanded and multiplied with 10 outputs' weights in 1.0 ms."""
 
 
-def lwe_dimension(quantised: QuantisedModel, features: Integers, calibration: Floats) -> int:
-    """Predict the LWE dimension of the circuit that Concrete compiles on these features.
+def lwe_dimension(weights: Integers, zero_point: int, bias: Integers, inputs: Integers) -> int:
+    """Predict the LWE dimension of the circuit that Concrete compiles of a linear model.
 
     A levelled circuit's noise has the standard deviation of a fresh ciphertext times the 2-norm of
     its integer weights, and must stay below half a step of a score at the error probability:
@@ -35,18 +33,18 @@ def lwe_dimension(quantised: QuantisedModel, features: Integers, calibration: Fl
     of these terms.
 
     Args:
-        quantised: the model on all features.
-        features: ascending indices of those that the circuit takes.
-        calibration: rows in [0, 1], shape (n, n_features); they set the width.
+        weights: quantised, the zero point not subtracted, shape (n_features, n_outputs).
+        zero_point: of the weights.
+        bias: of the integer scores, shape (n_outputs,).
+        inputs: quantised rows that the circuit is calibrated with, shape (n, n_features); they set
+            the width.
     """
-    weights, zero_point = quantised.raw_weights[features], quantised.weight_zero_point
-    inputs = quantised.reference.quantiser.quantise(calibration[:, features])
     product, total = inputs @ weights, inputs.sum(axis=1, keepdims=True)
     scores = product - zero_point * total
-    terms = (inputs, product, total, zero_point * total, scores, scores + quantised.reference.bias)
+    terms = (inputs, product, total, zero_point * total, scores, scores + bias)
     width = max(_width(term) for term in terms)
     squares = (weights.astype(np.float64) ** 2).sum(axis=0).max()
-    squares += len(features) * float(zero_point) ** 2
+    squares += len(weights) * float(zero_point) ** 2
     # Without any weight, the noise is still that of a fresh ciphertext.
     squares = max(squares, 1.0)
     quantile = NormalDist().inv_cdf(1.0 - ERROR_PROBABILITY / 2)
