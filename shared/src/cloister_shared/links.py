@@ -45,8 +45,7 @@ def link(estimator: str, parameters: Mapping[str, Any], n_classes: int) -> Link:
         case "LogisticRegression":
             found = _of_logistic_regression(parameters, n_classes)
         case "SGDClassifier":
-            modified = parameters.get("loss") == "modified_huber"
-            found = "modified Huber" if modified else "logistic"
+            found = _of_sgd_classifier(parameters)
         case "LinearSVC":
             found = "margin"
         case "PoissonRegressor" | "GammaRegressor":
@@ -61,6 +60,15 @@ def link(estimator: str, parameters: Mapping[str, Any], n_classes: int) -> Link:
         case _:
             raise CloisterError(f"{estimator} is no linear estimator that Cloister knows")
     return found
+
+
+def _of_sgd_classifier(parameters: Mapping[str, Any]) -> Link:
+    loss = parameters.get("loss", "hinge")
+    if loss == "log_loss":
+        return "logistic"
+    if loss == "modified_huber":
+        return "modified Huber"
+    raise CloisterError("the loss of an SGDClassifier must be log_loss or modified_huber")
 
 
 def _of_logistic_regression(parameters: Mapping[str, Any], n_classes: int) -> Link:

@@ -27,6 +27,7 @@ from cloister_keyholder.archive import read_members
 from cloister_keyholder.package import open_package
 from cloister_keyholder.parameters import read_specs, smallest_safe_log2_std
 from cloister_shared.artifact import CIRCUIT, CLIENT_ZIP
+from cloister_shared.errors import CloisterError
 from cloister_shared.reference import Reference
 
 URL = "http://service.test"
@@ -253,6 +254,23 @@ def test_a_circuit_that_does_not_fit_the_card_is_refused(
     card = (breast_cancer_folder / "card.json").read_bytes()
     with pytest.raises(InvalidClientPackage, match=r"of 59 inputs and 10 .* say 30 and 1"):
         open_package(rezip(client_zip, {"card.json": card, CIRCUIT: None}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"estimator": "Ridge"}, "is of a classification, which a Ridge does not do"),
+        ({"estimator": "MLPClassifier"}, "MLPClassifier"),
+        ({"estimator": "SGDClassifier", "parameters": {"loss": 7}}, "must be log_loss or"),
+        ({"estimator": "DecisionTreeClassifier"}, "does not ask for evaluation keys"),
+    ],
+)
+def test_a_card_whose_scores_mean_nothing_is_refused(
+    changes: Json, told: str, client_zip: bytes
+) -> None:
+    card = json.loads(read_members(client_zip, limit=1 << 30)["card.json"]) | changes
+    with pytest.raises(CloisterError, match=told):
+        open_package(rezip(client_zip, {"card.json": json.dumps(card).encode()}))
 
 
 def test_the_features_of_a_circuit_are_those_it_lists(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.schema import DatasetSchema, Feature, read_schema
+from cloister_shared.schema import DatasetSchema, Feature, Target, read_schema
 
 
 def category(name: str = "a", **changes: Any) -> dict[str, Any]:
@@ -78,6 +78,33 @@ def test_categories_are_an_input_each_and_pools_one_for_their_pixels() -> None:
     pooled = schema(image_shape=[2, 2], pool=2)
     assert (pooled.n_features, pooled.n_inputs, pooled.input_names) == (4, 1, ("pool_0_0",))
     assert schema().input_names == ("f0", "f1", "f2", "f3")
+
+
+REGRESSION = schema(task="regression", classes=(), target=Target(low=-1, high=3))
+
+
+def test_targets_are_numbers_in_their_own_unit() -> None:
+    for values in ([-1, 0.5, 3], np.array([-1, 0, 3]), ["-1", "0.5", " 3"]):
+        found = REGRESSION.answers(values)
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, np.array(values, dtype=np.float64))
+    with pytest.raises(CloisterError, match="small is a classification: it has no target"):
+        schema().targets([1])
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([0, 3.01], r"row 1: the target is missing, or outside its declared bounds \[-1.0, 3.0\]"),
+        ([-1.01, 0], "row 0: the target is missing, or outside"),
+        ([0, 0, np.nan], "row 2: the target is missing, or outside"),
+        (["red"], "targets must be numbers"),
+        ([[1, 2]], r"shape \(1, 2\); they must be one column"),
+    ],
+)
+def test_what_is_no_target_is_refused(values: Any, told: str) -> None:
+    with pytest.raises(CloisterError, match=told):
+        REGRESSION.targets(values)
 
 
 def test_a_schema_that_was_used_is_equal_to_one_that_was_not() -> None:
