@@ -1,11 +1,16 @@
-"""Commands with which whoever owns a registry chooses and deletes versions."""
+"""Commands with which whoever owns a registry lists, chooses and deletes versions."""
 
 import argparse
+import json
 import logging
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
+from cloister_shared.artifact import CARD
+from cloister_shared.card import read_card
 from cloister_shared.errors import CloisterError
-from cloister_shared.registry import Registry
+from cloister_shared.registry import Registry, Version
+from cloister_shared.tables import print_table
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
@@ -70,6 +75,51 @@ def run_command(registry: Registry, arguments: argparse.Namespace) -> None:
             _put_into_use(registry, name, version, back=True)
         case _:
             _delete(registry, name, version, force=arguments.force)
+
+
+def show_all(registry: Registry, *, as_json: bool) -> None:
+    """Print every version of every name, those in use marked.
+
+    Raises:
+        CloisterError: a manifest or a card is damaged.
+    """
+    versions = [
+        summary(registry, registry.open(name, number))
+        for name in registry.names()
+        for number in registry.versions(name)
+    ]
+    if as_json:
+        print_json(versions)
+        return
+    rows = [("NAME", "VERSION", "IN USE", "ESTIMATOR", "DATASET", "CREATED")]
+    for one in versions:
+        in_use = "yes" if one["in_use"] else ""
+        cells = (one["name"], one["version"], in_use, one["estimator"], one["dataset"])
+        rows.append((*map(str, cells), one["created"][:16].replace("T", " ")))
+    print_table(rows)
+
+
+def summary(registry: Registry, version: Version) -> dict[str, Any]:
+    """Return what a list says of a version, in types of JSON.
+
+    Raises:
+        CloisterError: its card is missing or damaged.
+    """
+    card, manifest = read_card(version.file(CARD)), version.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "in_use": registry.current(manifest.name) == manifest.version,
+        "estimator": card.estimator,
+        "dataset": card.data.dataset,
+        "created": manifest.created.isoformat(),
+        "client_digest": manifest.details.get("client_digest"),
+    }
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def _add(commands: "Commands", command: str, summary: str, text: str) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloister_compiler.versions import show_all, show_one
+from cloister_compiler.versions import show_one
 from cloister_shared.artifact import CARD
 from cloister_shared.card import (
     DifferentialPrivacy,
@@ -23,6 +23,7 @@ from cloister_shared.card import (
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
+from cloister_shared.registry_commands import show_all
 
 
 def add(registry: Registry, source: Path, card: ModelCard) -> None:

@@ -4,9 +4,9 @@ import argparse
 from functools import partial
 
 from cloister_compiler.settings import Settings
-from cloister_compiler.versions import show_all, show_one
+from cloister_compiler.versions import show_in_use, show_one
 from cloister_shared.registry import Registry
-from cloister_shared.registry_commands import COMMANDS, add_commands, run_command
+from cloister_shared.registry_commands import COMMANDS, add_commands, run_command, show_all
 from cloister_shared.service import run_service
 
 
@@ -43,6 +43,8 @@ def act(arguments: argparse.Namespace, settings: Settings) -> None:
             run_command(artifacts, arguments)
         case _:
             compile_once(settings)
+            if arguments.json:
+                show_in_use(artifacts, settings.model)
 
 
 def main() -> None:
@@ -51,6 +53,7 @@ def main() -> None:
         prog="python -m cloister_compiler",
         description="Without a command: compile the current model, prove it, and publish it.",
     )
+    parser.add_argument("--json", action="store_true", help="print the version in use as JSON")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     listing = commands.add_parser("list", help="print all artifacts and which are in use")
     show = commands.add_parser(
