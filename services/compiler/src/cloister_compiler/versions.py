@@ -8,7 +8,7 @@ from cloister_shared.card import ModelCard, RoundMetrics, read_card
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_shared.registry_commands import print_json, summary
-from cloister_shared.tables import print_table
+from cloister_shared.tables import print_features, print_table
 
 
 def show_one(artifacts: Registry, name: str, number: int | None, *, as_json: bool) -> None:
@@ -41,6 +41,10 @@ def show_one(artifacts: Registry, name: str, number: int | None, *, as_json: boo
     if card.rounds:
         sys.stdout.write("\n")
         print_table([_ROUND_COLUMNS, *map(_round, card.rounds)])
+    # Those of an image are its pixels.
+    if card.data.image_shape is None:
+        sys.stdout.write("\n")
+        print_features(card.data)
 
 
 def show_in_use(artifacts: Registry, name: str) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from cloister_shared.datasets import DATASETS, schema
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.service import ServiceSettings, run_service
-from cloister_shared.tables import print_table
+from cloister_shared.tables import print_features
 
 
 class _NoSettings(ServiceSettings):
@@ -25,8 +25,7 @@ def show(arguments: argparse.Namespace, _settings: ServiceSettings) -> None:
         sys.stdout.write(data.model_dump_json(indent=2, exclude_none=True) + "\n")
         return
     sys.stdout.write(f"{data.dataset}, a {data.task}: {_predicts(data)}\n\n")
-    rows = [(one.name, f"{one.low:g}", f"{one.high:g}") for one in data.features]
-    print_table([("FEATURE", "LOW", "HIGH"), *rows])
+    print_features(data)
 
 
 def _predicts(data: DatasetSchema) -> str:
@@ -42,9 +41,7 @@ def main() -> None:
         description="Print the schema of a dataset that is known by name.",
     )
     parser.add_argument("name", metavar="NAME", help=", ".join(DATASETS))
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON, as in a schema file"
-    )
+    parser.add_argument("--json", action="store_true", help="print JSON, as in a schema file")
     run_service("dealer", _NoSettings, partial(show, parser.parse_args()))
 
 
