@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cloister_cli import __main__ as cli
 from cloister_cli.__main__ import app
+from cloister_cli.commands import Command
 
 COMMANDS = (
     *("train", "compile", "serve", "predict", "evaluate", "demo"),
@@ -21,7 +23,7 @@ COMMANDS = (
 
 @dataclass
 class Started:
-    """What a command became."""
+    """What a command started."""
 
     line: list[str]
     environment: dict[str, str]
@@ -35,7 +37,7 @@ Start = Callable[..., Started]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
-    """Run a command in an empty folder up to where it becomes a service's."""
+    """Run a command in an empty folder up to where it starts a service's."""
     for name in list(os.environ):
         if name.startswith("CLOISTER_"):
             monkeypatch.delenv(name)
@@ -48,8 +50,13 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
             became.append(Started(line[1:], environment))
             raise SystemExit(0)
 
+        def run_here(command: Command, environment: dict[str, str]) -> int:
+            became.append(Started(command.line[1:], {**environment, **command.variables}))
+            return 0
+
         with monkeypatch.context() as patched:
             patched.setattr(os, "execve", become)
+            patched.setattr(cli, "run_here", run_here)
             result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
         return became[0]

@@ -27,7 +27,7 @@ from cloister_cli.options import (
     Url,
     flags,
 )
-from cloister_cli.processes import Processes, ServiceFailedError
+from cloister_cli.processes import Processes, ServiceFailedError, run_here
 
 app = typer.Typer(
     help="Train across sites without moving their data; predict without seeing the input.",
@@ -149,7 +149,14 @@ def compile_model(
     if name is None:
         _fail(f"there is no model in {place.models}: `cloister train` trains one")
     again = True if retrain else None
-    compiling(place, name, *flags(json=json), bits=bits, retrain=again).become()
+    command = compiling(place, name, *flags(json=json), bits=bits, retrain=again)
+
+    def run(scratch: Path) -> None:
+        code = run_here(command, environment(scratch, settings=True))
+        if code:
+            raise typer.Exit(code)
+
+    _run_processes("the compilation", run)
 
 
 @app.command()

@@ -196,6 +196,25 @@ class Processes:
                 stopping.callback(service.terminate)
 
 
+def run_here(command: Command, environment: Mapping[str, str]) -> int:
+    """Run a command with this process' own input and output, and return its exit code.
+
+    Whatever ends this process ends the command too.
+
+    Args:
+        command: what is run.
+        environment: its variables, besides the command's settings.
+    """
+    with subprocess.Popen(command.line, env={**environment, **command.variables}) as process:  # noqa: S603
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+    # Of one that was killed, what a shell says.
+    return code if code >= 0 else 128 - code
+
+
 def free_ports(count: int) -> list[int]:
     """Return ``count`` different loopback ports that nobody listens at."""
     sockets = [socket.socket() for _ in range(count)]
