@@ -35,8 +35,8 @@ app = typer.Typer(
     "`cloister train`, `cloister compile` and `cloister serve` need no paths. Settings without an "
     "option are environment variables, CLOISTER_STRATEGY for example.\n\n"
     "Exit codes: 0 done; 1 failed, with the reason on standard error; 2 wrong usage; 130 "
-    "interrupted; 143 terminated. Results are on standard output, everything else on standard "
-    "error.",
+    "interrupted; 143 terminated. A service that is told to stop ends with 0. Results "
+    "are on standard output, everything else on standard error.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -242,7 +242,7 @@ def demo(
 ) -> None:
     """Run the whole way as processes on this machine, and end with the key holder's report.
 
-    Nothing stays but the report. Settings of the environment are not used.
+    Nothing stays but the report. Other settings of the environment are not used.
 
     Example: cloister demo --dataset breast_cancer
     """
