@@ -8,6 +8,10 @@ lock on ``<root>/<name>/.lock``, which ends with the process that holds it; read
 ``<root>/<name>/.adopted`` holds the number of the version that a publisher put into use last. It is
 written after ``current``, so that an interrupted publication can be told from a rollback: of the
 first it does not know yet, and in the second ``current`` alone has changed.
+
+``<root>/<name>/.deleted`` lists the versions that were deleted, and what they were made from: their
+numbers are not used again, and a publisher does not take them for missing. A deletion writes it
+first and renames the version's folder then, so that a version is whole or gone, whatever happens.
 """
 
 import fcntl
@@ -31,9 +35,11 @@ from cloister_shared.files import sync, write_atomically
 MANIFEST = "manifest.json"
 CURRENT = "current"
 ADOPTED = ".adopted"
+DELETED = ".deleted"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _VERSION = re.compile(r"[1-9][0-9]*")
 _STAGING = ".staging-"
+_DISCARDED = ".deleted-"
 _LOCK = ".lock"
 
 log = logging.getLogger(__name__)
@@ -65,6 +71,15 @@ class Manifest(BaseModel):
     """What the writer adds: settings, sizes, the digest of the model it came from."""
 
 
+class _Deleted(BaseModel):
+    """What was deleted under a name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs_digests: dict[int, str | None] = {}
+    """By version number; None where the manifest could not be read."""
+
+
 @dataclass(frozen=True)
 class Version:
     """One published version."""
@@ -88,19 +103,22 @@ class Version:
         Raises:
             CloisterError: a file is missing or differs; the message names it.
         """
+        advice = (
+            "restore the file; or put another version into use, `delete "
+            f"{self.manifest.name} {self.manifest.version}`, and have it made again with "
+            "CLOISTER_RETRAIN=true"
+        )
         for name, digest in self.manifest.files.items():
             try:
                 actual = digest_file(self.path / name)
             except OSError as error:
                 raise CloisterError(
-                    f"{self.path / name} cannot be read ({error.strerror}): restore the file, or "
-                    f"remove the folder {self.path} and publish again"
+                    f"{self.path / name} cannot be read ({error.strerror}): {advice}"
                 ) from None
             if actual != digest:
                 raise CloisterError(
                     f"{self.path / name} is not what was published: its SHA-256 is {actual}, "
-                    f"the manifest says {digest}; restore the file, or remove the folder "
-                    f"{self.path} and publish again"
+                    f"the manifest says {digest}; {advice}"
                 )
 
 
@@ -194,8 +212,8 @@ class Registry:
             raise CloisterError(f"nothing is published under {name} in {self._root}")
         says = "no version" if version is None else f"version {version}, which is missing"
         raise CloisterError(
-            f"{self._folder(name) / CURRENT} names {says}; there are {published}: run what "
-            "publishes it again, or write one of these numbers into the file"
+            f"{self._folder(name) / CURRENT} names {says}; there are {published}: put one of them "
+            f"into use with `promote {name} {published[-1]}`"
         )
 
     def published_from(self, name: str, inputs_digest: str) -> Version | None:
@@ -216,18 +234,55 @@ class Registry:
                 return found
         return None
 
-    def set_current(self, name: str, version: int) -> None:
-        """Put ``version`` into use, atomically; wait while another writes under ``name``.
+    def deleted_from(self, name: str, inputs_digest: str) -> int | None:
+        """Return the number of the version made last from these inputs, if it was deleted.
+
+        Returns:
+            None where nothing was ever made from them, and where what was made last is there.
 
         Raises:
-            CloisterError: ``name`` is not valid, there is no such version, or its manifest is
-                damaged.
+            CloisterError: ``name`` is not valid, or the list of what was deleted is damaged.
+        """
+        published, deleted = self.versions(name), self._deleted(name).inputs_digests
+        numbers = [
+            number
+            for number, made_from in deleted.items()
+            # A deletion that was interrupted has noted what is still there.
+            if made_from == inputs_digest and number not in published
+        ]
+        if not numbers:
+            return None
+        newest = self.published_from(name, inputs_digest)
+        if newest is not None and newest.manifest.version > max(numbers):
+            return None
+        return max(numbers)
+
+    def is_gone(self, name: str, version: int) -> bool:
+        """Whether a version is not there though the folder of its name is.
+
+        Without that folder nothing is known: a volume may be away for a while.
+
+        Raises:
+            CloisterError: ``name`` is not valid.
+        """
+        folder = self._folder(name)
+        return folder.is_dir() and not (folder / str(version)).is_dir()
+
+    def promote(self, name: str, version: int) -> Version:
+        """Put a version into use, until another one is published; wait while another writes.
+
+        Returns:
+            The version in use, verified before it was put into use.
+
+        Raises:
+            CloisterError: ``name`` is not valid, there is no such version, or it is damaged.
             OSError: the volume is full or not writable.
         """
-        self.open(name, version)
-        if self.current(name) != version:
-            with self._writing(name) as folder:
-                _write_current(folder, version)
+        target = self.open(name, version)
+        target.verify()
+        with self._writing(name) as folder:
+            self._put_into_use(folder, name, version)
+        return target
 
     def adopt(self, name: str, version: int) -> Version:
         """Put a version that is there already into use, unless it was rolled back from.
@@ -244,14 +299,15 @@ class Registry:
             CloisterError: ``name`` is not valid, or the version to be used is missing or damaged.
             OSError: the volume is full or not writable.
         """
-        chosen = self.current(name)
-        if chosen in self.versions(name) and self._adopted(name) == version:
-            in_use = self.open(name, chosen)
-            in_use.verify()
-            return in_use
-        adopted = self.open(name, version)
-        adopted.verify()
+        self.open(name, version)
         with self._writing(name) as folder:
+            chosen = self.current(name)
+            if chosen in self.versions(name) and self._adopted(name) == version:
+                in_use = self.open(name, chosen)
+                in_use.verify()
+                return in_use
+            adopted = self.open(name, version)
+            adopted.verify()
             _write_current(folder, version)
             _write_adopted(folder, version)
         return adopted
@@ -289,11 +345,54 @@ class Registry:
                     f"version {self.current(name)} of {name} was put into use meanwhile: "
                     "run this again, and name a version"
                 )
-            # A publisher that was killed after it had put its version into use has not noted it.
-            if current is not None and (self._adopted(name) or 0) < current:
-                _write_adopted(folder, current)
-            _write_current(folder, version)
+            self._put_into_use(folder, name, version)
         return target
+
+    def delete(self, name: str, version: int) -> None:
+        """Remove a version that is not in use, for good; wait while another writes under ``name``.
+
+        A process that is killed meanwhile leaves the version whole or gone. A damaged version can
+        be deleted like any other.
+
+        Raises:
+            CloisterError: ``name`` is not valid, there is no such version, or it is in use.
+            OSError: the volume is full or not writable.
+        """
+        self._check_published(name, version)
+        with self._writing(name) as folder:
+            self._check_published(name, version)
+            if self.current(name) == version:
+                others = [number for number in self.versions(name) if number != version]
+                instead = (
+                    f"put another into use first, with `promote {name} {others[-1]}`"
+                    if others
+                    else "it is the only one"
+                )
+                raise CloisterError(
+                    f"version {version} of {name} is in use, and is not deleted: {instead}; "
+                    f"or delete all of {name} with `delete {name} --force`"
+                )
+            self._discard(folder, name, [version])
+
+    def delete_all(self, name: str) -> list[int]:
+        """Remove every version of a name, that in use last; wait while another writes under it.
+
+        Returns:
+            The numbers of the versions removed, which are not used again.
+
+        Raises:
+            CloisterError: ``name`` is not valid, or nothing is published under it.
+            OSError: the volume is full or not writable.
+        """
+        self._check_any_published(name)
+        with self._writing(name) as folder:
+            self._check_any_published(name)
+            current, published = self.current(name), self.versions(name)
+            # Whoever looks in between finds the version in use, or nothing.
+            self._discard(folder, name, sorted(published, key=lambda number: number == current))
+            (folder / CURRENT).unlink(missing_ok=True)
+            sync(folder)
+        return published
 
     def publish(
         self,
@@ -318,16 +417,14 @@ class Registry:
             OSError: the volume is full or not writable.
         """
         with self._writing(name) as folder:
-            # Whoever holds the lock is the only writer: these were left by killed processes.
-            for abandoned in folder.glob(f"{_STAGING}*"):
-                shutil.rmtree(abandoned, ignore_errors=True)
+            _clean_up(folder)
             staging = folder / f"{_STAGING}{uuid.uuid4().hex}"
             staging.mkdir()
             try:
                 details = write(staging)
                 manifest = Manifest(
                     name=name,
-                    version=_free_number(folder),
+                    version=self._free_number(folder, name),
                     created=datetime.now(UTC),
                     inputs_digest=inputs_digest,
                     files={path.name: digest_file(path) for path in sorted(staging.iterdir())},
@@ -346,6 +443,61 @@ class Registry:
             _write_current(folder, manifest.version)
             _write_adopted(folder, manifest.version)
         return Version(target, manifest)
+
+    def _check_published(self, name: str, version: int) -> None:
+        published = self.versions(name)
+        if version not in published:
+            raise CloisterError(
+                f"there is no version {version} of {name} in {self._root}, but {published}"
+            )
+
+    def _check_any_published(self, name: str) -> None:
+        if not self.versions(name):
+            raise CloisterError(f"nothing is published under {name} in {self._root}")
+
+    def _put_into_use(self, folder: Path, name: str, version: int) -> None:
+        """Write ``current``, as somebody's choice. Expects the lock to be held."""
+        # It may have been deleted while this waited for the lock.
+        self._check_published(name, version)
+        current = self.current(name)
+        # A publisher that was killed after it had put its version into use has not noted it.
+        if current is not None and (self._adopted(name) or 0) < current:
+            _write_adopted(folder, current)
+        _write_current(folder, version)
+
+    def _discard(self, folder: Path, name: str, versions: list[int]) -> None:
+        """Note that versions are deleted, and remove them in order. Expects the lock to be held."""
+        _clean_up(folder)
+        noted = dict(self._deleted(name).inputs_digests)
+        for version in versions:
+            noted[version] = None
+            with suppress(CloisterError):
+                noted[version] = self.open(name, version).manifest.inputs_digest
+        write_atomically(
+            folder / DELETED, _Deleted(inputs_digests=noted).model_dump_json().encode()
+        )
+        for version in versions:
+            (folder / str(version)).rename(folder / f"{_DISCARDED}{version}-{uuid.uuid4().hex}")
+            sync(folder)
+        _clean_up(folder)
+
+    def _deleted(self, name: str) -> _Deleted:
+        path = self._folder(name) / DELETED
+        try:
+            return _Deleted.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return _Deleted()
+        except ValidationError as error:
+            raise CloisterError(
+                f"{path}, the list of what was deleted, is damaged: restore it, or remove it, and "
+                f"numbers of deleted versions may be used again ({error})"
+            ) from None
+
+    def _free_number(self, folder: Path, name: str) -> int:
+        """Return the first number above all that were ever used."""
+        taken = [int(path.name) for path in folder.iterdir() if _VERSION.fullmatch(path.name)]
+        used = (*taken, *self._deleted(name).inputs_digests, self._adopted(name) or 0)
+        return max(used, default=0) + 1
 
     def _adopted(self, name: str) -> int | None:
         return _read_number(self._folder(name) / ADOPTED)
@@ -372,9 +524,12 @@ class Registry:
         return self._root / name
 
 
-def _free_number(folder: Path) -> int:
-    taken = [int(path.name) for path in folder.iterdir() if _VERSION.fullmatch(path.name)]
-    return max(taken, default=0) + 1
+def _clean_up(folder: Path) -> None:
+    """Remove what killed processes left half written or half removed."""
+    # Whoever holds the lock is the only writer.
+    for pattern in (f"{_STAGING}*", f"{_DISCARDED}*"):
+        for abandoned in folder.glob(pattern):
+            shutil.rmtree(abandoned, ignore_errors=True)
 
 
 def _read_number(path: Path) -> int | None:

@@ -101,18 +101,23 @@ def run_service(
     """Run ``main`` with the settings as the whole process, and exit.
 
     Exit codes: 0 when ``main`` returned; 1 with a message for what the user can mend, a full or
-    unwritable volume included; 130 and 143 when interrupted or terminated. Anything else is a
-    defect: it shows its traceback and exits 1.
+    unwritable volume included; 130 and 143 when interrupted or terminated; 141 when whoever reads
+    its output stops. Anything else is a defect: it shows its traceback and exits 1.
     """
     configure_logging(service)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         main(load_settings(settings_class))
+        sys.stdout.flush()
     except CloisterError as error:
         log.error("%s", error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # What is still held for it would be written at the end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0)
         if advice is None:

@@ -74,7 +74,7 @@ def test_a_second_run_does_no_work_and_keeps_the_version(
     assert publish().manifest.version == 7
 
     # Back to the first model and settings: its artifact is still there.
-    models.set_current("small", 1)
+    models.promote("small", 1)
     assert publish() == first
     assert artifacts.current("small") == 1
     assert artifacts.versions("small") == [1, 2, 3, 4, 5, 6, 7]
@@ -100,6 +100,32 @@ def test_a_rollback_stays_until_something_new_is_published(
     assert publish().manifest.version == artifacts.current("small") == 3
 
 
+def test_a_deleted_artifact_stays_deleted_unless_it_is_asked_for(
+    artifacts: Registry,
+    publish: Publish,
+    publish_model: Callable[..., None],
+    small: LinearWeights,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish_model(small)
+    publish()
+    publish(verification_samples=3)
+    artifacts.promote("small", 1)
+    artifacts.delete("small", 2)
+    for _ in range(2):
+        assert publish(verification_samples=3).manifest.version == artifacts.current("small") == 1
+    assert "CLOISTER_RETRAIN=true compiles it again; version 1 stays in use" in caplog.text
+    assert publish(verification_samples=3, again=True).manifest.version == 3
+    assert artifacts.current("small") == 3
+    # It is there again, and so nothing is asked for any more.
+    assert publish(verification_samples=3).manifest.version == 3
+    # Of a model of which nothing is left nothing could be served.
+    artifacts.delete_all("small")
+    with pytest.raises(CloisterError, match="and deleted: CLOISTER_RETRAIN=true compiles it again"):
+        publish()
+    assert publish(again=True).manifest.version == artifacts.current("small") == 4
+
+
 def test_another_version_of_a_library_compiles_anew(
     publish: Publish,
     publish_model: Callable[..., None],
@@ -118,7 +144,7 @@ def test_a_damaged_artifact_is_not_taken_for_published(
     publish_model(small)
     path = publish().file("server.zip")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CloisterError, match=r"server\.zip is not what was published.*remove"):
+    with pytest.raises(CloisterError, match=r"server\.zip is not what was published.*delete sm"):
         publish()
 
 
@@ -363,3 +389,34 @@ def test_the_program_rolls_back(
     assert code == 1
     assert "not what was published" in shown
     assert artifacts.current("small") == 1
+
+
+def test_the_program_promotes_and_deletes(
+    artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
+) -> None:
+    def write(folder: Path) -> dict[str, Any]:
+        small.write(folder / WEIGHTS)
+        return {}
+
+    for version in (1, 2, 3):
+        artifacts.publish("small", str(version), write)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        result = run_program(tmp_path, "-m", "cloister_compiler", *arguments)
+        assert "Traceback" not in result.stderr
+        return result.returncode, result.stderr
+
+    for arguments, expected, told in (
+        (("delete", "small", "3"), 1, "put another into use first, with `promote small 2`"),
+        (("promote", "small", "1"), 0, "version 1 of small is in use, before it was 3"),
+        (("delete", "small", "3"), 0, "deleted version 3 of small"),
+        (("promote", "small", "3"), 1, "there is no version 3 of small"),
+        (("delete", "small"), 1, "say which version of small is to be deleted ([1, 2])"),
+        (("delete", "small", "1", "--force"), 1, "version 1 of small is in use"),
+        (("promote", "small"), 2, "required: VERSION"),
+        (("delete", "small", "--force"), 0, "deleted all of small: version 1, 2"),
+        (("delete", "small", "--force"), 1, "nothing is published under small"),
+    ):
+        code, shown = run(*arguments)
+        assert (code, told in shown) == (expected, True), shown
+    assert artifacts.names() == []

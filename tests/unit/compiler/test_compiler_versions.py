@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloister_compiler.versions import show_all, show_one
+from cloister_compiler.versions import show_one
 from cloister_shared.artifact import CARD
 from cloister_shared.card import (
     DifferentialPrivacy,
@@ -23,6 +23,7 @@ from cloister_shared.card import (
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
+from cloister_shared.registry_commands import show_all
 
 
 def add(registry: Registry, source: Path, card: ModelCard) -> None:
@@ -125,8 +126,7 @@ def test_a_federated_one_is_shown_with_its_rounds_and_what_they_spent(
     registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_one(registry, "private", None, as_json=False)
-    lines = capsys.readouterr().out.splitlines()
-    text = "\n".join(lines)
+    text = capsys.readouterr().out
     for expected in (
         "a target from 1 to 360",
         "across sites, FedAvg, 2 rounds",
@@ -134,6 +134,9 @@ def test_a_federated_one_is_shown_with_its_rounds_and_what_they_spent(
         "mean absolute error 41.5",
     ):
         assert expected in text, expected
+    shown, _, features = text.rpartition("\n\n")
+    lines = shown.splitlines()
+    assert features.splitlines()[1].split() == ["age", "low", "18,", "high", "80"]
     assert lines[-2].split() == ["1", "4", "1", "-", "-", "-", "5", "2.5"]
     assert lines[-1].split() == [
         *("2", "5", "0", "-", "mean", "absolute", "error", "43.25", "2900", "-", "1.0")

@@ -376,6 +376,68 @@ class TestARegistryThatIsGone:
                 ask()
 
 
+class TestADeletedVersion:
+    def test_is_let_go_by_a_look_and_unknown_from_then_on(
+        self, artifacts: Artifacts, log: Callable[[], list[str]]
+    ) -> None:
+        artifacts.publish()
+        artifacts.repository.look()
+        older = artifacts.repository.get("model", "1")
+        artifacts.registry.delete("model", 1)
+        log()
+        # Whoever evaluates with it goes on until then, and holds on to it.
+        assert artifacts.repository.get("model", "1") is older
+        artifacts.repository.look()
+        assert log() == ["let version 1 of model go: it was deleted"]
+        assert artifacts.repository.loaded("model", "1") is None
+        with pytest.raises(UnknownError, match="there is no version 1 of model"):
+            artifacts.repository.get("model", "1")
+        assert artifacts.repository.versions("model") == [2]
+        assert artifacts.states() == {2: ""}
+        assert artifacts.serving() == 2
+        artifacts.repository.look()
+        assert log() == []
+
+    def test_takes_its_model_along_where_all_are_deleted(
+        self, artifacts: Artifacts, log: Callable[[], list[str]]
+    ) -> None:
+        artifacts.publish("other")
+        artifacts.repository.look()
+        artifacts.registry.delete_all("model")
+        log()
+        artifacts.repository.look()
+        assert log() == ["let version 1 of model go: it was deleted"]
+        for version in (None, "1"):
+            with pytest.raises(UnknownError, match="there is no"):
+                artifacts.repository.get("model", version)
+        assert artifacts.repository.versions("model") == []
+        assert artifacts.serving("other") == 1
+        assert artifacts.repository.any_servable()
+        artifacts.publish()
+        artifacts.repository.look()
+        assert artifacts.serving() == 2
+
+    def test_is_unknown_where_it_goes_while_it_is_loaded(self, artifacts: Artifacts) -> None:
+        artifacts.publish()
+        artifacts.repository.look()
+
+        def deleted_meanwhile(published: Version) -> Any:
+            artifacts.registry.delete("model", 1)
+            return artifacts.load(published)
+
+        artifacts.loader = deleted_meanwhile
+        with pytest.raises(UnknownError, match="there is no version 1 of model"):
+            artifacts.repository.get("model", "1")
+        assert artifacts.counted("refused") is None
+
+    def test_leaves_nothing_current_that_is_not_there(self, artifacts: Artifacts) -> None:
+        """As where a deletion of all versions was killed before its end."""
+        artifacts.registry.delete_all("model")
+        (artifacts.root / "model" / CURRENT).write_text("1\n")
+        with pytest.raises(UnknownError, match="there is no model"):
+            artifacts.serving()
+
+
 class TestUnload:
     def test_stays_whatever_the_registry_says(self, artifacts: Artifacts) -> None:
         artifacts.publish()

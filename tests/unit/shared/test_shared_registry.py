@@ -118,7 +118,7 @@ def test_a_name_that_is_not_one_reaches_no_file(registry: Registry, name: str) -
         lambda: registry.open(name, 1),
         lambda: registry.open_current(name),
         lambda: registry.published_from(name, "inputs"),
-        lambda: registry.set_current(name, 1),
+        lambda: registry.promote(name, 1),
         lambda: registry.adopt(name, 1),
         lambda: registry.roll_back(name),
         lambda: registry.publish(name, "inputs", writing(FILES)),
@@ -176,7 +176,7 @@ def test_a_missing_version_or_name_says_so(registry: Registry, folder: Path) -> 
         with pytest.raises(CloisterError, match=f"no version {version} of digits"):
             registry.open("digits", version)
     with pytest.raises(CloisterError, match="no version 2 of digits"):
-        registry.set_current("digits", 2)
+        registry.promote("digits", 2)
     assert registry.current("digits") == 1
     with pytest.raises(CloisterError, match="nothing is published under mnist"):
         registry.open_current("mnist")
@@ -192,7 +192,7 @@ def test_a_damaged_current_names_no_version_and_is_mended(
     assert registry.current("digits") is None
     with pytest.raises(CloisterError, match=r"current names no version; there are \[1\]"):
         registry.open_current("digits")
-    registry.set_current("digits", 1)
+    registry.promote("digits", 1)
     assert registry.open_current("digits").manifest.version == 1
 
 
@@ -241,7 +241,7 @@ def test_one_damaged_manifest_leaves_the_other_versions_usable(
     assert found.manifest.version == 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert registry.names() == ["digits"]
-    registry.set_current("digits", 1)
+    registry.promote("digits", 1)
     assert registry.open_current("digits").manifest.version == 1
     assert registry.publish("digits", "inputs", writing(FILES)).manifest.version == 3
 
@@ -391,8 +391,8 @@ def test_a_rollback_stays_when_the_same_inputs_come_again(two: Registry) -> None
     for _ in range(2):
         assert two.adopt("digits", 2).manifest.version == two.current("digits") == 1
     # And so does a number that somebody has written into the file.
-    two.set_current("digits", 2)
-    two.set_current("digits", 1)
+    two.promote("digits", 2)
+    two.promote("digits", 1)
     assert two.adopt("digits", 2).manifest.version == 1
 
 
@@ -417,7 +417,7 @@ def test_inputs_that_were_not_the_last_are_adopted(two: Registry) -> None:
 def test_a_version_that_is_not_noted_as_adopted_is_adopted(two: Registry, folder: Path) -> None:
     """As of a publisher that was killed before it could, or of an earlier release."""
     (folder / ADOPTED).unlink()
-    two.set_current("digits", 1)
+    (folder / CURRENT).write_text("1\n")
     assert two.adopt("digits", 2).manifest.version == two.current("digits") == 2
     (folder / ADOPTED).unlink()
     # A rollback right after it is one all the same.
@@ -524,7 +524,7 @@ def test_a_second_writer_waits_and_leaves_the_first_ones_files_alone(
         if second == "publishes":
             registry.publish("digits", "of the second", writing(FILES))
         else:
-            registry.set_current("digits", 1)
+            registry.promote("digits", 1)
 
     thread = threading.Thread(target=write_too, daemon=True)
     with child(folder.parent, WAITING_WRITER) as process:
@@ -587,7 +587,7 @@ def test_readers_see_one_version_or_the_other_while_current_changes(
     script = """
 say("ready")
 for index in range(200):
-    registry.set_current("digits", 1 + index % 2)
+    registry.promote("digits", 1 + index % 2)
 say("done")
 """
     seen: set[int | None] = set()

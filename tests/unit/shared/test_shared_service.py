@@ -134,6 +134,25 @@ def test_a_signal_ends_it_after_its_cleanup(number: signal.Signals, code: int) -
         assert process.wait() == code
 
 
+def test_one_whose_reader_stops_ends_without_a_traceback() -> None:
+    body = "    print('x' * 1000, flush=True); sys.stdin.read(); print('x' * 1000000)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{PREAMBLE}{body}\nrun_service('sample', Settings, main)"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 128 + signal.SIGPIPE
+
+
 def test_log_lines_give_time_level_and_service_and_leave_requests_out() -> None:
     body = "logging.getLogger('a').info('hello'); logging.getLogger('httpx').info('GET /secret')"
     result = run(body)

@@ -64,6 +64,25 @@ def test_a_published_training_that_was_rolled_back_from_stays_so(
     assert "version 1 stays in use (rolled back from 2)" in caplog.messages
 
 
+def test_a_deleted_model_is_not_trained_again_unless_that_is_asked_for(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings(superlink=NOBODY, start_deadline=0.01)
+    publish(settings)
+    publish(settings, "of other settings")
+    registry = Registry(settings.models_dir)
+    registry.delete("digits", 1)
+    train_once(settings)
+    assert registry.versions("digits") == [2]
+    assert "CLOISTER_RETRAIN=true trains another; version 2 stays in use" in caplog.text
+    # Else it would be trained, and no SuperLink is there.
+    with pytest.raises(CloisterError, match="no SuperLink answers"):
+        train_once(settings.model_copy(update={"retrain": True}))
+    registry.delete_all("digits")
+    with pytest.raises(CloisterError, match="and deleted: CLOISTER_RETRAIN=true trains another"):
+        train_once(settings)
+
+
 def test_a_damaged_one_is_told(make_settings: MakeSettings) -> None:
     settings = make_settings(superlink=NOBODY)
     publish(settings)

@@ -1,55 +1,280 @@
 """The cloister command."""
 
+import json as json_module
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
+from cloister_cli import models, schemas
+from cloister_cli.commands import asking, compiling, serving
 from cloister_cli.demo import Demo, run_demo
-from cloister_cli.processes import ServiceFailedError
+from cloister_cli.federation import Training, environment, train
+from cloister_cli.home import Home
+from cloister_cli.options import (
+    HOME,
+    Clients,
+    Dataset,
+    Estimator,
+    HomeFolder,
+    Json,
+    MnistPath,
+    Model,
+    Url,
+    flags,
+)
+from cloister_cli.processes import Processes, ServiceFailedError, run_here
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Train across sites without moving their data; predict without seeing the input.",
+    epilog="Everything is kept in one folder, --home or CLOISTER_HOME, ./cloister by default: so "
+    "`cloister train`, `cloister compile` and `cloister serve` need no paths. Settings without an "
+    "option are environment variables, CLOISTER_STRATEGY for example.\n\n"
+    "Exit codes: 0 done; 1 failed, with the reason on standard error; 2 wrong usage; 130 "
+    "interrupted; 143 terminated. A service that is told to stop ends with 0. Results "
+    "are on standard output, everything else on standard error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(models.app, name="models")
+app.add_typer(schemas.app, name="schema")
 
 
-@app.callback()
-def cloister() -> None:
-    """Train across sites without moving their data; predict without seeing the input."""
+@app.command("train")
+def train_model(  # noqa: PLR0913, PLR0917 - each is an option
+    home: HomeFolder = HOME,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CLOISTER_MODEL", metavar="NAME", help="Name.", show_default="the dataset's"
+        ),
+    ] = None,
+    dataset: Dataset = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            metavar="FOLDER",
+            help="A site's own rows, with their schema.json; once for every site, in the place of "
+            "a dataset.",
+        ),
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="Schema of the sites' own rows.",
+            show_default="schema.json of the first site",
+        ),
+    ] = None,
+    estimator: Estimator = None,
+    parameters: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Of the estimator's constructor, '{\"C\": 0.1}'."),
+    ] = None,
+    clients: Clients = 3,
+    rounds: Annotated[
+        str | None, typer.Option(metavar="N", help="Rounds of training.", show_default="5")
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train another version of what is trained already.")
+    ] = False,
+    mnist_path: MnistPath = None,
+    json: Json = False,
+) -> None:
+    """Train a model across sites that are simulated on this machine.
+
+    Rows of a dataset are dealt to the sites, and a part is held out for `cloister evaluate`; or
+    each site has rows of its own.
+
+    Example: cloister train --dataset diabetes --estimator Ridge --clients 4
+    """
+    place, sites = Home.at(home), tuple(data or ())
+    if schema is None and sites:
+        schema = sites[0] / "schema.json"
+    elif schema is not None and not sites:
+        raise typer.BadParameter("needs --data, a folder for every site", param_hint="--schema")
+    name = model or (_dataset_of(schema) if schema else dataset) or "digits"
+    settings = {
+        "dataset": dataset,
+        "schema_path": schema and schema.resolve(),
+        "estimator": estimator,
+        "estimator_parameters": parameters,
+        "rounds": rounds,
+        "retrain": True if retrain else None,
+    }
+    training = Training(name, clients, sites, settings, mnist_path)
+
+    def run(scratch: Path) -> None:
+        with Processes(scratch, environment(scratch, settings=True)) as processes:
+            train(training, place, processes, scratch)
+
+    _run_processes("the training", run)
+    version = place.current(place.models, name)
+    typer.echo(f"model {name}, version {version}, is in use in {place.models}", err=True)
+    if json:
+        typer.echo(json_module.dumps({"name": name, "version": version}))
+
+
+@app.command("compile")
+def compile_model(
+    home: HomeFolder = HOME,
+    model: Model = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Bits to which inputs and weights are quantised, 2 to 8; auto takes the cheapest.",
+            show_default="8",
+        ),
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Compile again what was deleted.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compile a trained model to run on ciphertexts, prove it, and put it into use.
+
+    Example: cloister compile --bits auto
+    """
+    place = Home.at(home)
+    name = model or Home.latest(place.models)
+    if name is None:
+        _fail(f"there is no model in {place.models}: `cloister train` trains one")
+    again = True if retrain else None
+    command = compiling(place, name, *flags(json=json), bits=bits, retrain=again)
+
+    def run(scratch: Path) -> None:
+        code = run_here(command, environment(scratch, settings=True))
+        if code:
+            raise typer.Exit(code)
+
+    _run_processes("the compilation", run)
+
+
+@app.command()
+def serve(
+    home: HomeFolder = HOME,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on; without API keys loopback's alone.",
+            show_default="127.0.0.1",
+        ),
+    ] = None,
+    port: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="TCP port; 0 takes a free one.", show_default="8000"),
+    ] = None,
+) -> None:
+    """Serve every compiled model of the home to key holders, until it is stopped.
+
+    Example: cloister serve --port 8000
+    """
+    serving(Home.at(home), host=host, port=port).become()
+
+
+@app.command()
+def predict(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.csv", help="Rows of raw values, one a line.")
+    ],
+    home: HomeFolder = HOME,
+    model: Model = None,
+    url: Url = None,
+    proba: Annotated[
+        bool, typer.Option("--proba", help="Probabilities of the classes instead.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Predict rows encrypted: the service, which must be running, sees ciphertexts alone.
+
+    Example: cloister predict sample.csv
+    """
+    place = Home.at(home)
+    name = model or Home.latest(place.artifacts)
+    asking(place, name, "predict", str(file), *flags(proba=proba, json=json), url=url).become()
+
+
+@app.command()
+def evaluate(
+    home: HomeFolder = HOME,
+    model: Model = None,
+    url: Url = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Held-out samples sent; 0 for all.", show_default="200"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure a model on held-out samples: as floats, as integers in the clear, and encrypted.
+
+    Fails if any encrypted result differs from the same integers in the clear.
+
+    Example: cloister evaluate --samples 60
+    """
+    place = Home.at(home)
+    name = model or Home.latest(place.artifacts)
+    command = asking(place, name, "evaluate", *flags(json=json), url=url, evaluate_samples=samples)
+    command.become()
 
 
 @app.command()
 def demo(
-    dataset: Annotated[
-        str, typer.Option(help="digits, mnist, breast_cancer or diabetes.")
-    ] = "digits",
-    estimator: Annotated[
-        str, typer.Option(help="scikit-learn class that sites fit, such as Ridge for diabetes.")
-    ] = "LogisticRegression",
-    clients: Annotated[int, typer.Option(min=1, help="Number of sites.")] = 3,
+    dataset: Dataset = None,
+    estimator: Estimator = None,
+    clients: Clients = 3,
     samples: Annotated[
         int, typer.Option(min=0, help="Held-out samples evaluated encrypted; 0 for all.")
     ] = 200,
     report: Annotated[
         Path, typer.Option(dir_okay=False, help="Where the report is written as JSON.")
     ] = Path("report.json"),
-    mnist_path: Annotated[
-        Path | None,
-        typer.Option(envvar="MNIST_PATH", exists=True, dir_okay=False, help="MNIST as .npz."),
-    ] = None,
+    mnist_path: MnistPath = None,
 ) -> None:
-    """Run the whole way as processes on this machine, and end with the key holder's report."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # nohup ignores the one, and is to be obeyed.
+    """Run the whole way as processes on this machine, and end with the key holder's report.
+
+    Nothing stays but the report. Other settings of the environment are not used.
+
+    Example: cloister demo --dataset breast_cancer
+    """
+    chosen = Demo(dataset or "digits", estimator, clients, samples, report, mnist_path)
+    _run_processes("the demo", lambda folder: run_demo(chosen, folder))
+
+
+def _run_processes(what: str, run: Callable[[Path], None]) -> None:
+    """Run services in a temporary folder, and exit 1 where one of them ends badly."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores the last, and is to be obeyed.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _terminate)
-    with tempfile.TemporaryDirectory(prefix="cloister-demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cloister-") as folder:
         try:
-            run_demo(Demo(dataset, estimator, clients, samples, report, mnist_path), Path(folder))
+            run(Path(folder))
         except ServiceFailedError as error:
-            typer.echo(f"\nthe demo failed: {error}", err=True)
-            raise typer.Exit(1) from None
+            _fail(f"\n{what} failed: {error}")
+
+
+def _dataset_of(schema: Path) -> str | None:
+    """Return the name in a schema; what is wrong with one the trainer tells."""
+    try:
+        name = json_module.loads(schema.read_bytes()).get("dataset")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
@@ -58,7 +283,7 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Entry point of ``cloister``."""
-    app()
+    app(prog_name="cloister")
 
 
 if __name__ == "__main__":

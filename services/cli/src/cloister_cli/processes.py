@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-import httpx
+from cloister_cli.commands import Command
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 15.0
@@ -52,6 +52,9 @@ class Service:
         Raises:
             ServiceFailedError: the service ended, or ``seconds`` passed.
         """
+        # Takes a good part of a second, in which help is shown.
+        import httpx  # noqa: PLC0415
+
         verify = ssl.create_default_context(cafile=ca_path) if ca_path else True
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -160,13 +163,19 @@ class Processes:
             name: of the service and its log.
             module: what ``python -m`` runs.
             arguments: of its command line.
-            settings: without the prefix, in lower case.
+            settings: without the prefix, in lower case; what is None is left to the service.
         """
-        env = dict(self._environment) | {
-            f"CLOISTER_{key.upper()}": str(value) for key, value in settings.items()
-        }
-        command = [sys.executable, "-m", module, *arguments]
-        service = Service(name, command, env, self._folder / f"{name}.log")
+        return self.run(name, Command(module, arguments, settings))
+
+    def run(self, name: str, command: Command) -> Service:
+        """Start a command, its output in a log.
+
+        Args:
+            name: of the service and its log.
+            command: what is started.
+        """
+        env = {**self._environment, **command.variables}
+        service = Service(name, command.line, env, self._folder / f"{name}.log")
         self._services.append(service)
         return service
 
@@ -185,6 +194,25 @@ class Processes:
                 stopping.callback(service.close)
             for service in self._services:
                 stopping.callback(service.terminate)
+
+
+def run_here(command: Command, environment: Mapping[str, str]) -> int:
+    """Run a command with this process' own input and output, and return its exit code.
+
+    Whatever ends this process ends the command too.
+
+    Args:
+        command: what is run.
+        environment: its variables, besides the command's settings.
+    """
+    with subprocess.Popen(command.line, env={**environment, **command.variables}) as process:  # noqa: S603
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+    # Of one that was killed, what a shell says.
+    return code if code >= 0 else 128 - code
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,20 +1,18 @@
-"""Compiles the current model once and exits; or shows artifacts, or puts another into use."""
+"""Compiles the current model once and exits; or shows, chooses or deletes artifacts."""
 
 import argparse
-import logging
 from functools import partial
 
 from cloister_compiler.settings import Settings
-from cloister_compiler.versions import show_all, show_one
+from cloister_compiler.versions import show_in_use, show_one
 from cloister_shared.registry import Registry
+from cloister_shared.registry_commands import COMMANDS, add_commands, run_command, show_all
 from cloister_shared.service import run_service
-
-log = logging.getLogger(__name__)
 
 
 def compile_once(settings: Settings) -> None:
     """Publish the artifact of the current model."""
-    # Takes seconds and a compiler, which a rollback needs neither of.
+    # Takes seconds and a compiler, and the other commands need neither.
     from cloister_compiler.artifact import publish_artifact  # noqa: PLC0415
     from cloister_compiler.selection import Precision  # noqa: PLC0415
 
@@ -29,35 +27,24 @@ def compile_once(settings: Settings) -> None:
         ),
         publish_reference=settings.publish_reference,
         verification_samples=settings.verification_samples,
+        again=settings.retrain,
     )
-
-
-def roll_back(settings: Settings, name: str, version: int | None) -> None:
-    """Put another version of an artifact into use, once its files are verified.
-
-    Args:
-        settings: say where the artifacts are.
-        name: of the artifact.
-        version: its number; None for the one before the version in use.
-    """
-    artifacts = Registry(settings.artifacts_dir)
-    before = artifacts.current(name)
-    now = artifacts.roll_back(name, version).manifest.version
-    log.info("version %d of %s is in use, before it was %s", now, name, before or "none")
 
 
 def act(arguments: argparse.Namespace, settings: Settings) -> None:
     """Do what the command line says."""
     artifacts = Registry(settings.artifacts_dir)
     match arguments.command:
-        case "rollback":
-            roll_back(settings, arguments.name, arguments.version)
         case "list":
             show_all(artifacts, as_json=arguments.json)
         case "show":
             show_one(artifacts, arguments.name, arguments.version, as_json=arguments.json)
+        case command if command in COMMANDS:
+            run_command(artifacts, arguments)
         case _:
             compile_once(settings)
+            if arguments.json:
+                show_in_use(artifacts, settings.model)
 
 
 def main() -> None:
@@ -66,20 +53,8 @@ def main() -> None:
         prog="python -m cloister_compiler",
         description="Without a command: compile the current model, prove it, and publish it.",
     )
+    parser.add_argument("--json", action="store_true", help="print the version in use as JSON")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    rollback = commands.add_parser(
-        "rollback",
-        help="put an earlier artifact into use",
-        description="Put an artifact that is published into use, until the next is published.",
-    )
-    rollback.add_argument("name", metavar="NAME", help="of the model")
-    rollback.add_argument(
-        "version",
-        metavar="VERSION",
-        type=int,
-        nargs="?",
-        help="its number (default: the one before the version in use)",
-    )
     listing = commands.add_parser("list", help="print all artifacts and which are in use")
     show = commands.add_parser(
         "show",
@@ -97,6 +72,7 @@ def main() -> None:
     )
     for printing in (listing, show):
         printing.add_argument("--json", action="store_true", help="print JSON")
+    add_commands(commands, "an artifact")
     run_service("compiler", Settings, partial(act, parser.parse_args()))
 
 

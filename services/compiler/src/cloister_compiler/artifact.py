@@ -39,6 +39,7 @@ from cloister_shared.artifact import (
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.cost import floor_ms
 from cloister_shared.digests import digest_file, digest_json
+from cloister_shared.errors import CloisterError
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.reference import Reference
 from cloister_shared.registry import Registry, Version
@@ -55,7 +56,7 @@ Calibrate = Callable[[Floats], Floats]
 log = logging.getLogger(__name__)
 
 
-def publish_artifact(
+def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
     models: Registry,
     artifacts: Registry,
     name: str,
@@ -63,9 +64,12 @@ def publish_artifact(
     precision: Precision,
     publish_reference: bool,
     verification_samples: int,
+    again: bool = False,
     calibrate: Calibrate = calibration.calibration_rows,
 ) -> Version:
     """Compile the current version of a model and publish the artifact, unless it is there already.
+
+    An artifact that was deleted is not made again unless that is asked for.
 
     Args:
         models: where the model is.
@@ -74,14 +78,17 @@ def publish_artifact(
         precision: bits of inputs and weights, and what may be lost by them.
         publish_reference: put the circuit in the clear beside the artifact.
         verification_samples: random inputs that go through real encryption, at least 1.
+        again: whether an artifact of this model and these settings that was deleted is made again.
         calibrate: rows that set the range of the inputs and the width of the scores. Whatever they
             are, only a circuit that holds every score and proves right is published.
 
     Returns:
-        The artifact that is now the current one: of this model, or one that was rolled back to.
+        The artifact that is now the current one: of this model, or one that was rolled back to
+        or stays where this model's was deleted.
 
     Raises:
-        CloisterError: there is no model, it cannot be compiled, its circuit predicts otherwise
+        CloisterError: there is no model, its artifact and all others of the name were deleted, it
+            cannot be compiled, its circuit predicts otherwise
             than the tolerance allows, or encrypted execution is not equal to clear execution;
             nothing is published.
     """
@@ -100,7 +107,7 @@ def publish_artifact(
             "libraries": libraries,
         }
     )
-    in_use = adopt(artifacts, name, inputs_digest)
+    in_use = adopt(artifacts, name, inputs_digest, again=again)
     if in_use:
         return in_use
 
@@ -137,15 +144,26 @@ def publish_artifact(
     return artifact
 
 
-def adopt(artifacts: Registry, name: str, inputs_digest: str) -> Version | None:
-    """Put what is published from these inputs into use, unless it was rolled back from.
+def adopt(
+    artifacts: Registry, name: str, inputs_digest: str, *, again: bool = False
+) -> Version | None:
+    """Put what is published from these inputs into use, unless it was rolled back from or deleted.
+
+    Args:
+        artifacts: where it is.
+        name: of the artifact.
+        inputs_digest: of what it was made from.
+        again: whether one that was deleted is to be made again.
 
     Returns:
-        The artifact in use; None where nothing is published from them.
+        The artifact in use; None where one is to be made from these inputs.
 
     Raises:
-        CloisterError: the artifact to be used is damaged.
+        CloisterError: the artifact to be used is damaged, or it was deleted and there is no other.
     """
+    deleted = artifacts.deleted_from(name, inputs_digest)
+    if deleted is not None:
+        return None if again else _in_use_after_deletion(artifacts, name, deleted)
     published = artifacts.published_from(name, inputs_digest)
     if published is None:
         return None
@@ -154,6 +172,19 @@ def adopt(artifacts: Registry, name: str, inputs_digest: str) -> Version | None:
     in_use = artifacts.adopt(name, number)
     if in_use.manifest.version != number:
         log.info("version %d stays in use (rolled back from %d)", in_use.manifest.version, number)
+    return in_use
+
+
+def _in_use_after_deletion(artifacts: Registry, name: str, deleted: int) -> Version:
+    told = (
+        f"version {deleted} of {name} was compiled from this model and these settings, and "
+        "deleted: CLOISTER_RETRAIN=true compiles it again"
+    )
+    if not artifacts.versions(name):
+        raise CloisterError(told)
+    in_use = artifacts.open_current(name)
+    in_use.verify()
+    log.warning("%s; version %d stays in use", told, in_use.manifest.version)
     return in_use
 
 

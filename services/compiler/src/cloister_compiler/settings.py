@@ -43,3 +43,5 @@ class Settings(ServiceSettings):
     """Publish the circuit in the clear, which lets a key holder check its results."""
     verification_samples: int = Field(default=16, ge=1)
     """Random inputs that go through real encrypted execution before an artifact is published."""
+    retrain: bool = False
+    """Compile again what was deleted; without, it is not taken for missing."""

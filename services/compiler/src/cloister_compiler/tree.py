@@ -49,6 +49,7 @@ def publish_tree(
     *,
     bits: int,
     verification_samples: int,
+    again: bool = False,
 ) -> Version:
     """Compile a fitted decision tree, prove it, and publish the artifact under the card's name.
 
@@ -59,6 +60,7 @@ def publish_tree(
             of which must have occurred.
         bits: to which inputs, thresholds and probabilities are quantised, 2 to 8.
         verification_samples: random inputs that go through real encryption, at least 1.
+        again: whether an artifact of this tree and these settings that was deleted is made again.
 
     Returns:
         The artifact that is now the current one: of this tree, or one that was rolled back to.
@@ -78,7 +80,7 @@ def publish_tree(
             "libraries": libraries,
         }
     )
-    in_use = adopt(artifacts, card.name, inputs_digest)
+    in_use = adopt(artifacts, card.name, inputs_digest, again=again)
     if in_use:
         return in_use
     model = compile_tree(fitted, bits)

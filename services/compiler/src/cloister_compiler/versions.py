@@ -1,36 +1,14 @@
-"""What is published, for people and programs: all versions, or one with everything about it."""
+"""Everything about one artifact, for people and programs."""
 
 import json
 import sys
-from typing import Any
 
 from cloister_shared.artifact import CARD, ArtifactDetails
 from cloister_shared.card import ModelCard, RoundMetrics, read_card
 from cloister_shared.errors import CloisterError
-from cloister_shared.registry import Registry, Version
-from cloister_shared.tables import print_table
-
-
-def show_all(artifacts: Registry, *, as_json: bool) -> None:
-    """Print every version of every artifact, those in use marked.
-
-    Raises:
-        CloisterError: a manifest or a card is damaged.
-    """
-    versions = [
-        _summary(artifacts, artifacts.open(name, number))
-        for name in artifacts.names()
-        for number in artifacts.versions(name)
-    ]
-    if as_json:
-        _print_json(versions)
-        return
-    rows = [("NAME", "VERSION", "IN USE", "ESTIMATOR", "DATASET", "CREATED")]
-    for one in versions:
-        in_use = "yes" if one["in_use"] else ""
-        cells = (one["name"], one["version"], in_use, one["estimator"], one["dataset"])
-        rows.append((*map(str, cells), one["created"][:16].replace("T", " ")))
-    print_table(rows)
+from cloister_shared.registry import Registry
+from cloister_shared.registry_commands import print_json, summary
+from cloister_shared.tables import print_features, print_table
 
 
 def show_one(artifacts: Registry, name: str, number: int | None, *, as_json: bool) -> None:
@@ -53,8 +31,8 @@ def show_one(artifacts: Registry, name: str, number: int | None, *, as_json: boo
     card = read_card(version.file(CARD))
     if as_json:
         manifest = version.manifest.model_dump(mode="json")
-        summary = _summary(artifacts, version)
-        _print_json({**summary, "card": card.model_dump(mode="json"), "manifest": manifest})
+        about = summary(artifacts, version)
+        print_json({**about, "card": card.model_dump(mode="json"), "manifest": manifest})
         return
     details = ArtifactDetails.model_validate(version.manifest.details)
     in_use = ", in use" if artifacts.current(name) == number else ""
@@ -63,19 +41,19 @@ def show_one(artifacts: Registry, name: str, number: int | None, *, as_json: boo
     if card.rounds:
         sys.stdout.write("\n")
         print_table([_ROUND_COLUMNS, *map(_round, card.rounds)])
+    # Those of an image are its pixels.
+    if card.data.image_shape is None:
+        sys.stdout.write("\n")
+        print_features(card.data)
 
 
-def _summary(artifacts: Registry, version: Version) -> dict[str, Any]:
-    card, manifest = read_card(version.file(CARD)), version.manifest
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "in_use": artifacts.current(manifest.name) == manifest.version,
-        "estimator": card.estimator,
-        "dataset": card.data.dataset,
-        "created": manifest.created.isoformat(),
-        "client_digest": manifest.details.get("client_digest"),
-    }
+def show_in_use(artifacts: Registry, name: str) -> None:
+    """Print the version in use as JSON, as ``show_all`` does.
+
+    Raises:
+        CloisterError: there is none, or it is damaged.
+    """
+    print_json(summary(artifacts, artifacts.open_current(name)))
 
 
 def _about(card: ModelCard) -> list[tuple[str, str]]:
@@ -167,7 +145,3 @@ def _measured(accuracy: float | None, absolute_error: float | None) -> str:
     if absolute_error is not None:
         return f"mean absolute error {absolute_error:.4g}"
     return "-" if accuracy is None else f"accuracy {accuracy:.4f}"
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")

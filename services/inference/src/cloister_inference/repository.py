@@ -196,11 +196,13 @@ class Repository:
     def look(self) -> None:
         """Look at the registry, and load what is current in it and does not serve yet.
 
-        What cannot be loaded is logged and left; the versions that serve go on.
+        What was deleted from it is let go; whatever evaluates with it ends its work. What cannot be
+        loaded is logged and left; the versions that serve go on.
         """
         with self._following:
             try:
                 names = self._registry.names()
+                self._drop_deleted()
                 with self._lock:
                     gone = sorted(set(self._serving).difference(names))
                 for name in names:
@@ -260,6 +262,24 @@ class Repository:
             with self._following:
                 if not self._looked.is_set():
                     self.look()
+
+    def _drop_deleted(self) -> None:
+        """Let loaded versions go that are no longer in the folder of their name.
+
+        Raises:
+            OSError: the registry cannot be read.
+        """
+        with self._lock:
+            loaded = list(self._models)
+        for name, version in loaded:
+            if not self._registry.is_gone(name, version):
+                continue
+            with self._lock:
+                if self._serving.get(name) == version:
+                    del self._serving[name]
+                if (name, version) in self._models:
+                    self._remove((name, version))
+            log.info("let version %d of %s go: it was deleted", version, name)
 
     def _follow_now(self, name: str) -> None:
         with self._following:
@@ -329,8 +349,12 @@ class Repository:
                 return model
             fingerprint = self._fingerprint(name, version)
             try:
-                model = self._load(self._registry.open(name, version))
+                published = self._registry.open(name, version)
+                model = self._load(published)
             except (CloisterError, OSError) as error:
+                if fingerprint and self._fingerprint(name, version) == ():
+                    # Deleted while it was read.
+                    raise _no_version(name, version) from error
                 reason = str(error)
                 log.error("version %d of %s is refused: %s", version, name, reason)
             except Exception as error:
@@ -423,7 +447,7 @@ class Repository:
             raise UnknownError(f"{version[:20]!r} is not a version: they are numbered from 1")
         number, published = int(version), self.versions(name)
         if number not in published:
-            raise UnknownError(f"there is no version {number} of {name}")
+            raise _no_version(name, number)
         return number
 
     def _current(self, name: str) -> int:
@@ -433,9 +457,10 @@ class Repository:
             current = None
         except OSError as error:
             raise self._unreadable(error) from error
-        if current is not None:
+        published = self.versions(name)
+        if current is not None and published:
             return current
-        if self.versions(name):
+        if published:
             raise UnavailableError(f"no version of {name} is current; state one in the address")
         raise self._unknown(name)
 
@@ -466,3 +491,7 @@ def _refused(name: str, version: int, reason: str) -> UnavailableError:
 
 def _unloaded(name: str) -> UnloadedError:
     return UnloadedError(f"{name} is unloaded; POST /v2/repository/models/{name}/load loads it")
+
+
+def _no_version(name: str, version: int) -> UnknownError:
+    return UnknownError(f"there is no version {version} of {name}")

@@ -1,6 +1,7 @@
 """The command ``keyholder``: evaluate, predict, encrypt, decrypt."""
 
 import csv
+import json
 import logging
 import shlex
 import sys
@@ -15,7 +16,7 @@ from cloister_keyholder import keyfile
 from cloister_keyholder.credentials import read_api_key
 from cloister_keyholder.errors import InvalidSamples, KeyUnusable
 from cloister_keyholder.evaluation import evaluate as evaluate_model
-from cloister_keyholder.model import EncryptedModel
+from cloister_keyholder.model import EncryptedModel, Floats
 from cloister_keyholder.pipeline import Answer, Limits
 from cloister_keyholder.progress import show_progress
 from cloister_keyholder.report import render, write_report
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 Url = Annotated[str | None, typer.Option(help="Inference service [default: CLOISTER_URL]")]
 Model = Annotated[str | None, typer.Option(help="Name of the model [default: CLOISTER_MODEL]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead")]
 Rows = Annotated[Path, typer.Argument(metavar="FILE.csv", help="Rows of raw values")]
 
 
@@ -50,6 +52,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Where the JSON report goes")] = None,
     url: Url = None,
     model: Model = None,
+    as_json: Json = False,
 ) -> None:
     """Measure accuracy and time of encrypted predictions on the held-out samples.
 
@@ -71,9 +74,11 @@ def evaluate(
             settings.evaluate_samples if samples is None else samples,
             progress,
         )
-    Console().print(render(found))
+    Console(stderr=as_json).print(render(found))
     path = report or settings.report_path
     write_report(found, path)
+    if as_json:
+        typer.echo(path.read_text().rstrip())
     log.info("wrote %s", path)
     if found.differing:
         log.error(
@@ -94,6 +99,7 @@ def predict(
     ] = False,
     url: Url = None,
     model: Model = None,
+    as_json: Json = False,
 ) -> None:
     """Print the predicted class of every row, or value of a regression, one a line."""
     with _open(_settings(ctx, url, model)) as encrypted:
@@ -104,6 +110,10 @@ def predict(
                 answers.append(received)
                 progress(len(answers), len(rows))
         scores = encrypted.dequantise(np.vstack([one.integer_scores for one in answers]))
+        if as_json:
+            told = {"name": encrypted.name, "version": encrypted.description.version}
+            typer.echo(json.dumps(told | _predicted(encrypted, scores, proba=proba)))
+            return
         if not proba:
             for answer in encrypted.answers(scores):
                 typer.echo(answer)
@@ -173,6 +183,17 @@ def decrypt(
     log.info(
         "a key is for one result: delete it now with: %s", shlex.join(["shred", "-u", str(key)])
     )
+
+
+def _predicted(encrypted: EncryptedModel, scores: Floats, *, proba: bool) -> dict[str, object]:
+    """Return predictions of scores of shape (n, n_outputs), in types of JSON."""
+    if proba:
+        classes = list(encrypted.card.data.classes)
+        return {
+            "classes": classes,
+            "probabilities": encrypted.probabilities(scores).tolist(),
+        }
+    return {"predictions": encrypted.answers(scores).tolist()}
 
 
 def _settings(ctx: typer.Context, url: str | None, model: str | None) -> Settings:

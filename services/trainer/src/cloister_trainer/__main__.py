@@ -37,6 +37,8 @@ def train_once(settings: Settings) -> None:
         configure_logging("trainer", JsonFormatter("trainer"))
     plan.check(settings)
     digest, registry = plan.inputs_digest(settings), Registry(settings.models_dir)
+    if not settings.retrain and _stays_deleted(registry, settings.name, digest):
+        return
     published = registry.published_from(settings.name, digest)
     if published and not settings.retrain:
         number = published.manifest.version
@@ -80,6 +82,27 @@ def train_once(settings: Settings) -> None:
                     ) from None
                 log.warning("%s; submitting the training again, to go on where it was", error)
     _report(registry.published_from(settings.name, digest), before)
+
+
+def _stays_deleted(registry: Registry, name: str, digest: str) -> bool:
+    """Whether the model of these settings was deleted, and another one is in use.
+
+    Raises:
+        CloisterError: it was deleted, and there is no other; or the one in use is damaged.
+    """
+    deleted = registry.deleted_from(name, digest)
+    if deleted is None:
+        return False
+    told = (
+        f"version {deleted} of {name} was trained with these settings, and deleted: "
+        "CLOISTER_RETRAIN=true trains another"
+    )
+    if not registry.versions(name):
+        raise CloisterError(told)
+    in_use = registry.open_current(name)
+    in_use.verify()
+    log.warning("%s; version %d stays in use", told, in_use.manifest.version)
+    return True
 
 
 def _authorities(settings: Settings) -> Path | None:
