@@ -58,10 +58,9 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
         list[Path] | None,
         typer.Option(
             exists=True,
-            file_okay=False,
-            metavar="FOLDER",
-            help="A site's own rows, with their schema.json; once for every site, in the place of "
-            "a dataset.",
+            metavar="PATH",
+            help="Rows in the place of a dataset: a site's own folder with its schema.json, once "
+            "for every site; or one file, dealt to --clients sites.",
         ),
     ] = None,
     schema: Annotated[
@@ -70,7 +69,7 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
             exists=True,
             dir_okay=False,
             metavar="FILE",
-            help="Schema of the sites' own rows.",
+            help="Schema of these rows.",
             show_default="schema.json of the first site",
         ),
     ] = None,
@@ -91,20 +90,24 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
 ) -> None:
     """Train a model across sites that are simulated on this machine.
 
-    Rows of a dataset are dealt to the sites, and a part is held out for `cloister evaluate`; or
-    each site has rows of its own.
+    Rows of a dataset, or of a file, are dealt to the sites, and a part is held out for `cloister
+    evaluate`; or each site has rows of its own.
 
     Example: cloister train --dataset diabetes --estimator Ridge --clients 4
     """
-    place, sites = Home.at(home), tuple(data or ())
+    place = Home.at(home)
+    sites, file = _rows(data or [])
     if schema is None and sites:
         schema = sites[0] / "schema.json"
-    elif schema is not None and not sites:
-        raise typer.BadParameter("needs --data, a folder for every site", param_hint="--schema")
+    elif schema is None and file:
+        raise typer.BadParameter("of a file needs --schema", param_hint="--data")
+    elif schema is not None and not data:
+        raise typer.BadParameter("needs --data, the rows", param_hint="--schema")
     name = model or (_dataset_of(schema) if schema else dataset) or "digits"
     settings = {
         "dataset": dataset,
         "schema_path": schema and schema.resolve(),
+        "data_path": file and file.resolve(),
         "estimator": estimator,
         "estimator_parameters": parameters,
         "rounds": rounds,
@@ -261,6 +264,14 @@ def _run_processes(what: str, run: Callable[[Path], None]) -> None:
             run(Path(folder))
         except ServiceFailedError as error:
             _fail(f"\n{what} failed: {error}")
+
+
+def _rows(data: list[Path]) -> tuple[tuple[Path, ...], Path | None]:
+    """Return the sites' folders, or the one file that is to be dealt."""
+    files = [path for path in data if not path.is_dir()]
+    if files and len(data) > 1:
+        raise typer.BadParameter("takes one file, or folders alone", param_hint="--data")
+    return (tuple(data), None) if not files else ((), files[0])
 
 
 def _dataset_of(schema: Path) -> str | None:
