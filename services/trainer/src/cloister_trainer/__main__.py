@@ -19,6 +19,7 @@ from cloister_trainer.checkpoint import Checkpoints
 from cloister_trainer.following import ServerAppDiedError, follow
 from cloister_trainer.logs import JsonFormatter
 from cloister_trainer.progress import Metrics, exposed_metrics
+from cloister_trainer.publication import adopted
 from cloister_trainer.runs import FlowerRuns
 from cloister_trainer.settings import Settings
 
@@ -37,20 +38,9 @@ def train_once(settings: Settings) -> None:
         configure_logging("trainer", JsonFormatter("trainer"))
     plan.check(settings)
     digest, registry = plan.inputs_digest(settings), Registry(settings.models_dir)
-    published = registry.published_from(settings.name, digest)
-    if published and not settings.retrain:
-        number = published.manifest.version
-        in_use = registry.adopt(settings.name, number)
-        log.info(
-            "version %d of %s is trained already; CLOISTER_RETRAIN=true trains another",
-            number,
-            settings.name,
-        )
-        if in_use.manifest.version != number:
-            log.info(
-                "version %d stays in use (rolled back from %d)", in_use.manifest.version, number
-            )
+    if adopted(registry, settings.name, digest, retrain=settings.retrain):
         return
+    published = registry.published_from(settings.name, digest)
     before = published.manifest.version if published else 0
     if settings.ca_path is None and not settings.insecure:
         raise CloisterError(

@@ -1,4 +1,4 @@
-"""Whether sites can train an estimator with these parameters on such data, before any is asked."""
+"""Whether an estimator can be trained with these parameters on such data, before any work."""
 
 import warnings
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def check_suitable(row: Estimator, parameters: Mapping[str, Any], data: DatasetS
     """Refuse what cannot succeed.
 
     Args:
-        row: of the estimator, one that sites can train together.
+        row: of the estimator.
         parameters: of its constructor.
         data: the schema of the rows.
 
@@ -40,12 +40,16 @@ def check_suitable(row: Estimator, parameters: Mapping[str, Any], data: DatasetS
                 f"{SETTING}: {row.name} with {name}={parameters[name]!r} cannot be compiled to run "
                 f"on ciphertexts; use one of {', '.join(map(repr, values))}"
             )
-    _check_across_sites(row, parameters)
     _check_target(row, parameters, data)
     _try(row, parameters, data)
 
 
-def _check_across_sites(row: Estimator, parameters: Mapping[str, Any]) -> None:
+def check_across_sites(row: Estimator, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters with which sites cannot train an estimator together.
+
+    Raises:
+        CloisterError: saying why.
+    """
     if row.aggregation == "rounds":
         for wrong, why in (
             (not parameters.get("warm_start", True), "warm_start=false begins every round anew"),

@@ -1,0 +1,82 @@
+"""A model as a published version: its card and its float weights."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from cloister_shared.artifact import CARD, WEIGHTS
+from cloister_shared.card import ModelCard
+from cloister_shared.datasets import DATASETS
+from cloister_shared.errors import CloisterError
+from cloister_shared.registry import Registry, Version
+from cloister_shared.schema import DatasetSchema
+from cloister_shared.weights import LinearWeights
+
+log = logging.getLogger(__name__)
+
+
+def check_name(name: str, data: DatasetSchema) -> None:
+    """Refuse to publish a model under the name of another dataset than its own.
+
+    Raises:
+        CloisterError: it is the name of another one.
+    """
+    # Compose sets the name of a dataset where nobody has set another.
+    if name in DATASETS and name != data.dataset:
+        raise CloisterError(
+            f"CLOISTER_MODEL={name} is the name of another dataset than the schema's, "
+            f"{data.dataset}: set it to a name of the model's own"
+        )
+
+
+def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool) -> bool:
+    """Put what is published from these inputs into use, unless it was rolled back from.
+
+    Args:
+        registry: of models.
+        name: of the model.
+        inputs_digest: of all that determines it.
+        retrain: whether another one is wanted whatever there is.
+
+    Returns:
+        Whether there is nothing left to do.
+
+    Raises:
+        CloisterError: the version to be used is damaged.
+    """
+    published = registry.published_from(name, inputs_digest)
+    if published is None or retrain:
+        return False
+    number = published.manifest.version
+    in_use = registry.adopt(name, number).manifest.version
+    log.info(
+        "version %d of %s is trained already; CLOISTER_RETRAIN=true trains another", number, name
+    )
+    if in_use != number:
+        log.info("version %d stays in use (rolled back from %d)", in_use, number)
+    return True
+
+
+def publish(
+    registry: Registry, card: ModelCard, weights: LinearWeights, inputs_digest: str
+) -> Version:
+    """Publish a model under the name on its card, and put it into use.
+
+    Args:
+        registry: of models.
+        card: of the model.
+        weights: its float weights.
+        inputs_digest: of all that determines it.
+
+    Raises:
+        CloisterError: the weights do not fit the card's schema.
+        OSError: the volume is full or not writable.
+    """
+    weights.check(card.data)
+
+    def write(folder: Path) -> dict[str, Any]:
+        weights.write(folder / WEIGHTS)
+        (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+        return {}
+
+    return registry.publish(card.name, inputs_digest, write)
