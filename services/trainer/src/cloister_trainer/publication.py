@@ -29,7 +29,7 @@ def check_name(name: str, data: DatasetSchema) -> None:
         )
 
 
-def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool) -> bool:
+def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool) -> Version | None:
     """Put what is published from these inputs into use, unless it was rolled back from.
 
     Args:
@@ -39,14 +39,14 @@ def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool)
         retrain: whether another one is wanted whatever there is.
 
     Returns:
-        Whether there is nothing left to do.
+        The version of these inputs, which leaves nothing to do; None where there is work.
 
     Raises:
         CloisterError: the version to be used is damaged.
     """
     published = registry.published_from(name, inputs_digest)
     if published is None or retrain:
-        return False
+        return None
     number = published.manifest.version
     in_use = registry.adopt(name, number).manifest.version
     log.info(
@@ -54,11 +54,15 @@ def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool)
     )
     if in_use != number:
         log.info("version %d stays in use (rolled back from %d)", in_use, number)
-    return True
+    return published
 
 
 def publish(
-    registry: Registry, card: ModelCard, weights: LinearWeights, inputs_digest: str
+    registry: Registry,
+    card: ModelCard,
+    weights: LinearWeights,
+    inputs_digest: str,
+    details: dict[str, Any] | None = None,
 ) -> Version:
     """Publish a model under the name on its card, and put it into use.
 
@@ -67,6 +71,7 @@ def publish(
         card: of the model.
         weights: its float weights.
         inputs_digest: of all that determines it.
+        details: what the manifest says besides.
 
     Raises:
         CloisterError: the weights do not fit the card's schema.
@@ -77,6 +82,6 @@ def publish(
     def write(folder: Path) -> dict[str, Any]:
         weights.write(folder / WEIGHTS)
         (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
-        return {}
+        return details or {}
 
     return registry.publish(card.name, inputs_digest, write)

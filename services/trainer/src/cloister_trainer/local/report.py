@@ -1,0 +1,87 @@
+"""What a local training came to, for people and for programs."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cloister_shared.card import FinalMetrics
+from cloister_trainer.local.search import Candidate, best
+from cloister_trainer.local.training import Trained
+
+
+def print_report(trained: Trained, *, as_json: bool) -> None:
+    """Print the search, if there was one, and the published model on standard output."""
+    if as_json:
+        sys.stdout.write(json.dumps(_summary(trained), indent=2) + "\n")
+        return
+    console = Console(file=sys.stdout)
+    if trained.search:
+        console.print(_table(trained))
+    card, number = trained.card, trained.published.manifest.version
+    bits = f", {card.bits} bits" if card.bits else ""
+    console.print(
+        f"{card.name}, version {number}: {card.estimator}{bits}; {_measured(card.final)}",
+        highlight=False,
+    )
+
+
+def _table(trained: Trained) -> Table:
+    chosen = best(trained.search, trained.card.data)
+    names = list(dict.fromkeys(name for one in trained.search for name in one.parameters))
+    table = Table(title=f"{_score(trained)}, over the folds")
+    for name in names:
+        table.add_column(name)
+    table.add_column("mean", justify="right")
+    table.add_column("deviation", justify="right")
+    table.add_column("")
+    for one in trained.search:
+        cells = [
+            json.dumps(one.parameters[name]) if name in one.parameters else "" for name in names
+        ]
+        numbers = [_number(one.mean), _number(one.deviation)]
+        table.add_row(*cells, *numbers, "chosen" if one is chosen else "")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "failed" if value is None else f"{value:.4g}"
+
+
+def _score(trained: Trained) -> str:
+    return "accuracy" if trained.card.data.classes else "mean absolute error"
+
+
+def _measured(final: FinalMetrics | None) -> str:
+    if final is None:
+        return "not measured"
+    if final.absolute_error is not None:
+        return f"mean absolute error {final.absolute_error:.4g}, loss {final.loss:.4g}"
+    return f"accuracy {final.accuracy:.4f}, loss {final.loss:.4f}"
+
+
+def _summary(trained: Trained) -> dict[str, Any]:
+    card = trained.card
+    chosen = best(trained.search, card.data) if trained.search else None
+    return {
+        "name": card.name,
+        "version": trained.published.manifest.version,
+        "trained": trained.is_new,
+        "estimator": card.estimator,
+        "parameters": card.parameters,
+        "bits": card.bits,
+        "final": card.final and card.final.model_dump(exclude_none=True),
+        "score": _score(trained),
+        "search": [_candidate(one, chosen) for one in trained.search],
+    }
+
+
+def _candidate(one: Candidate, chosen: Candidate | None) -> dict[str, Any]:
+    return {
+        "parameters": one.parameters,
+        "mean": one.mean,
+        "deviation": one.deviation,
+        "chosen": one is chosen,
+    }
