@@ -15,8 +15,13 @@ from cloister_shared.weights import LinearWeights
 log = logging.getLogger(__name__)
 
 
-def check_name(name: str, data: DatasetSchema) -> None:
+def check_name(name: str, data: DatasetSchema, said_in: str = "CLOISTER_MODEL=") -> None:
     """Refuse to publish a model under the name of another dataset than its own.
+
+    Args:
+        name: of the model.
+        data: its schema.
+        said_in: what says the name, for the message.
 
     Raises:
         CloisterError: it is the name of another one.
@@ -24,7 +29,7 @@ def check_name(name: str, data: DatasetSchema) -> None:
     # Compose sets the name of a dataset where nobody has set another.
     if name in DATASETS and name != data.dataset:
         raise CloisterError(
-            f"CLOISTER_MODEL={name} is the name of another dataset than the schema's, "
+            f"{said_in}{name} is the name of another dataset than the schema's, "
             f"{data.dataset}: set it to a name of the model's own"
         )
 

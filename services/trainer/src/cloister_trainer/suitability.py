@@ -33,7 +33,7 @@ def check_suitable(
     """
     check_compilable(row, parameters, data, said_in)
     _check_target(row, parameters, data)
-    _try(row, parameters, data, said_in)
+    check_accepted(row, parameters, data, said_in)
 
 
 def check_compilable(
@@ -105,8 +105,20 @@ def _check_target(row: Estimator, parameters: Mapping[str, Any], data: DatasetSc
         )
 
 
-def _try(row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema, said_in: str) -> None:
-    """Fit a few synthetic rows, for what scikit-learn itself has to say of the parameters."""
+def check_accepted(
+    row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema, said_in: str
+) -> None:
+    """Refuse what scikit-learn refuses, by a fit of a few synthetic rows.
+
+    Args:
+        row: of the estimator.
+        parameters: of its constructor.
+        data: the schema of the rows.
+        said_in: where the parameters come from, for messages.
+
+    Raises:
+        CloisterError: with what scikit-learn has to say of them.
+    """
     generator = np.random.default_rng(0)
     n_rows = PROBE_ROWS * max(len(data.classes), 2)
     rows = generator.random((n_rows, data.n_inputs))
