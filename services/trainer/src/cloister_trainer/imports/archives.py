@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from cloister_shared.errors import CloisterError
 
-LARGEST_BYTES = 1 << 30
-"""Of all that an archive unpacks to: 128 million weights."""
+LARGEST_BYTES = 1 << 28
+"""Of all that an archive unpacks to: 32 million weights."""
 ARRAY = ".npy"
 
 
@@ -24,6 +24,8 @@ class Archive:
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._path = path
         self._archive = archive
+        # One copy, however often the rest of the archive names it.
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -50,6 +52,11 @@ class Archive:
             CloisterError: there is none of this name, it is damaged, or it holds objects, which
                 are pickled.
         """
+        if name not in self._arrays:
+            self._arrays[name] = self._array(name)
+        return self._arrays[name]
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
         content = self.read(name)
         stream = io.BytesIO(content)
         try:
