@@ -80,11 +80,10 @@ def import_model(settings: Settings, request: Request) -> None:
     published = publish(registry, card, weights, digest)
     published.verify()
     log.info(
-        "published version %d of %s: %s, %d outputs, %d inputs",
+        "published version %d of %s: %s of %d inputs",
         published.manifest.version,
         request.name,
         row.name,
-        data.n_outputs,
         data.n_inputs,
     )
 

@@ -12,12 +12,17 @@ from cloister_trainer.local.search import Candidate, best
 from cloister_trainer.local.training import Trained
 
 
+FILE_WIDTH = 200
+"""Columns that a table may take where it is not printed to a terminal."""
+
+
 def print_report(trained: Trained, *, as_json: bool) -> None:
     """Print the search, if there was one, and the published model on standard output."""
     if as_json:
         sys.stdout.write(json.dumps(_summary(trained), indent=2) + "\n")
         return
-    console = Console(file=sys.stdout)
+    # In a file, lines are as long as they have to be.
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
     if trained.search:
         console.print(_table(trained))
     card, number = trained.card, trained.published.manifest.version
@@ -25,6 +30,7 @@ def print_report(trained: Trained, *, as_json: bool) -> None:
     console.print(
         f"{card.name}, version {number}: {card.estimator}{bits}; {_measured(card.final)}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -41,13 +47,15 @@ def _table(trained: Trained) -> Table:
         cells = [
             json.dumps(one.parameters[name]) if name in one.parameters else "" for name in names
         ]
-        numbers = [_number(one.mean), _number(one.deviation)]
+        numbers = [_number(trained, one.mean), _number(trained, one.deviation)]
         table.add_row(*cells, *numbers, "chosen" if one is chosen else "")
     return table
 
 
-def _number(value: float | None) -> str:
-    return "failed" if value is None else f"{value:.4g}"
+def _number(trained: Trained, value: float | None) -> str:
+    if value is None:
+        return "failed"
+    return f"{value:.4f}" if trained.card.data.classes else f"{value:.4g}"
 
 
 def _score(trained: Trained) -> str:
