@@ -184,6 +184,32 @@ def test_a_model_of_scaled_values_is_taken_as_it_is(take: Take, settings: Settin
     check_predictions(settings, model, unit, unit)
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_model_is_measured_on_rows_where_there_are_some(
+    task: str, take: Take, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, features, answers = rows_of(task)
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression() if task == "classification" else LinearRegression()
+    ).fit(features, answers)
+    np.savez(tmp_path / "rows.npz", X=features, y=answers)
+    with caplog.at_level("INFO"):
+        take(model, data, rows=tmp_path / "rows.npz")
+    final = published(settings)[0].final
+    assert final is not None
+    if task == "classification":
+        assert final.accuracy == model.score(features, answers)
+        # What the model does not take tells itself.
+        take(model, data, rows=tmp_path / "rows.npz", fitted_on="unit")
+        misread = published(settings)[0].final
+        assert misread is not None
+        assert (misread.accuracy or 0) < 0.5
+    else:
+        error = np.abs(model.predict(features) - answers).mean()
+        assert final.absolute_error == pytest.approx(error)
+    assert f"on {len(answers)} rows: " in caplog.text
+
+
 def the_recipe() -> tuple[LogisticRegression, Floats]:
     """Flower's sklearn-logreg-mnist, on digits: a few rounds in which weights are set by hand."""
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from cloister_shared.artifact import CARD, WEIGHTS
-from cloister_shared.card import ModelCard
+from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.datasets import DATASETS
 from cloister_shared.errors import CloisterError
+from cloister_shared.measuring import Metrics
 from cloister_shared.registry import Registry, Version
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.weights import LinearWeights
@@ -32,6 +33,20 @@ def check_name(name: str, data: DatasetSchema, said_in: str = "CLOISTER_MODEL=")
             f"{said_in}{name} is the name of another dataset than the schema's, "
             f"{data.dataset}: set it to a name of the model's own"
         )
+
+
+def final_metrics(measured: Metrics, data: DatasetSchema) -> FinalMetrics:
+    """Return for the card what was measured on rows that are in one place."""
+    if data.classes:
+        return FinalMetrics(sites=1, accuracy=measured.quality, loss=measured.loss)
+    return FinalMetrics(sites=1, absolute_error=measured.quality, loss=measured.loss)
+
+
+def told_metrics(final: FinalMetrics) -> str:
+    """Return the metrics for people."""
+    if final.absolute_error is not None:
+        return f"mean absolute error {final.absolute_error:.4g}, loss {final.loss:.4g}"
+    return f"accuracy {final.accuracy:.4f}, loss {final.loss:.4f}"
 
 
 def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool) -> Version | None:

@@ -37,6 +37,9 @@ def main() -> None:
         action="store_true",
         help="run whatever code is in a pickle or joblib file",
     )
+    parser.add_argument(
+        "--data", metavar="NPZ", type=Path, help="rows, X and y, that the model is measured on"
+    )
     arguments = parser.parse_args()
     request = Request(
         path=arguments.file,
@@ -45,6 +48,7 @@ def main() -> None:
         fitted_on=arguments.fitted_on,
         card=arguments.card,
         allow_pickle=arguments.allow_pickle,
+        rows=arguments.data,
     )
     run_service("trainer", Settings, partial(import_model, request=request))
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from cloister_shared.card import ModelCard
 from cloister_shared.datasets import DATASETS, schema
 from cloister_shared.digests import digest_bytes, digest_json
+from cloister_shared.links import link
+from cloister_shared.measuring import measure
 from cloister_shared.registry import Registry
 from cloister_shared.schema import DatasetSchema, read_schema
 from cloister_trainer.imports.folding import FittedOn, fold, linear_row, parameters
 from cloister_trainer.imports.foreign import Foreign
 from cloister_trainer.imports.opening import read_model
 from cloister_trainer.imports.settings import Settings
-from cloister_trainer.publication import adopted, check_name, publish
+from cloister_trainer.local.rows import read_rows
+from cloister_trainer.publication import adopted, check_name, final_metrics, publish, told_metrics
 from cloister_trainer.suitability import check_accepted, check_compilable
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ class Request:
     card: Path | None = None
     """Describes the model of an .npz."""
     allow_pickle: bool = False
+    rows: Path | None = None
+    """Rows that the model is measured on."""
 
 
 def import_model(settings: Settings, request: Request) -> None:
@@ -53,6 +58,12 @@ def import_model(settings: Settings, request: Request) -> None:
     check_compilable(row, own, data, SAID_IN)
     check_accepted(row, own, data, SAID_IN)
     weights = fold(foreign, data, request.fitted_on)
+    final = None
+    if request.rows is not None:
+        rows = read_rows(request.rows, data, settings.out_of_bounds)
+        meaning = link(row.name, own, len(data.classes))
+        final = final_metrics(measure(weights, rows.inputs, rows.answers, meaning), data)
+        log.info("on %d rows: %s", len(rows.answers), told_metrics(final))
     digest = digest_json(
         {
             "data": data.digest,
@@ -61,6 +72,7 @@ def import_model(settings: Settings, request: Request) -> None:
             "coef": digest_bytes(weights.coef.tobytes()),
             "intercept": digest_bytes(weights.intercept.tobytes()),
             "out_of_bounds": settings.out_of_bounds,
+            "final": final and final.model_dump(mode="json"),
         }
     )
     registry = Registry(settings.models_dir)
@@ -74,6 +86,7 @@ def import_model(settings: Settings, request: Request) -> None:
         data=data,
         out_of_bounds=settings.out_of_bounds,
         rounds=(),
+        final=final,
         libraries=libraries,
         created=datetime.now(UTC),
     )

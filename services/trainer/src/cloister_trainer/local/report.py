@@ -7,10 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cloister_shared.card import FinalMetrics
 from cloister_trainer.local.search import Candidate, best
 from cloister_trainer.local.training import Trained
-
+from cloister_trainer.publication import told_metrics
 
 FILE_WIDTH = 200
 """Columns that a table may take where it is not printed to a terminal."""
@@ -26,9 +25,10 @@ def print_report(trained: Trained, *, as_json: bool) -> None:
     if trained.search:
         console.print(_table(trained))
     card, number = trained.card, trained.published.manifest.version
+    told = told_metrics(card.final) if card.final else "not measured"
     bits = f", {card.bits} bits" if card.bits else ""
     console.print(
-        f"{card.name}, version {number}: {card.estimator}{bits}; {_measured(card.final)}",
+        f"{card.name}, version {number}: {card.estimator}{bits}; {told}",
         highlight=False,
         soft_wrap=True,
     )
@@ -60,14 +60,6 @@ def _number(trained: Trained, value: float | None) -> str:
 
 def _score(trained: Trained) -> str:
     return "accuracy" if trained.card.data.classes else "mean absolute error"
-
-
-def _measured(final: FinalMetrics | None) -> str:
-    if final is None:
-        return "not measured"
-    if final.absolute_error is not None:
-        return f"mean absolute error {final.absolute_error:.4g}, loss {final.loss:.4g}"
-    return f"accuracy {final.accuracy:.4f}, loss {final.loss:.4f}"
 
 
 def _summary(trained: Trained) -> dict[str, Any]:

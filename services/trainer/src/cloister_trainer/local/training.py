@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from cloister_shared.artifact import CARD
-from cloister_shared.card import FinalMetrics, ModelCard, read_card
+from cloister_shared.card import ModelCard, read_card
 from cloister_shared.links import link
 from cloister_shared.measuring import measure
 from cloister_shared.registry import Registry, Version
@@ -21,7 +21,7 @@ from cloister_trainer.local.plan import (
 from cloister_trainer.local.rows import check_folds, read_rows, split
 from cloister_trainer.local.search import Candidate, best, search
 from cloister_trainer.local.settings import Settings
-from cloister_trainer.publication import adopted, publish
+from cloister_trainer.publication import adopted, final_metrics, publish
 
 LIBRARIES = ("numpy", "scikit-learn")
 SEARCH = "search"
@@ -72,7 +72,6 @@ def train_locally(settings: Settings) -> Trained:
     measured = measure(
         weights, kept.inputs, kept.answers, link(row.name, parameters, len(data.classes))
     )
-    quality = "accuracy" if data.classes else "absolute_error"
     card = ModelCard(
         name=settings.name,
         estimator=row.name,
@@ -80,7 +79,7 @@ def train_locally(settings: Settings) -> Trained:
         data=data,
         out_of_bounds=settings.out_of_bounds,
         rounds=(),
-        final=FinalMetrics(sites=1, loss=measured.loss, **{quality: measured.quality}),
+        final=final_metrics(measured, data),
         bits=bits,
         libraries={library: version(library) for library in LIBRARIES},
         created=datetime.now(UTC),
