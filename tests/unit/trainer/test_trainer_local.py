@@ -24,7 +24,7 @@ from cloister_shared.registry import Registry, Version
 from cloister_shared.schema import DatasetSchema, Feature, Target
 from cloister_shared.service import load_settings
 from cloister_shared.weights import LinearWeights
-from cloister_trainer.local.plan import inputs_digest
+from cloister_trainer.local.plan import estimator_parameters, inputs_digest
 from cloister_trainer.local.rows import Rows, read_rows, split
 from cloister_trainer.local.search import best, search
 from cloister_trainer.local.settings import Settings
@@ -145,6 +145,29 @@ def test_a_second_run_does_nothing_unless_it_is_told_to(make: Make) -> None:
 def test_another_training_has_another_digest(make: Make, change: dict[str, Any]) -> None:
     assert inputs_digest(make(**change)) != inputs_digest(make())
     assert inputs_digest(make(**change)) == inputs_digest(make(**change, model="other"))
+
+
+def test_the_seed_is_of_the_splits_too(make: Make) -> None:
+    # This one draws no random numbers itself.
+    fixed = {"task": "regression", "estimator": "LinearRegression"}
+    assert inputs_digest(make(**fixed, seed=1)) != inputs_digest(make(**fixed, seed=2))
+    (one, _), (other, _) = both(make(seed=1)), both(make(seed=2))
+    assert not np.array_equal(one.inputs, other.inputs)
+
+
+def test_a_fit_goes_to_its_end(make: Make) -> None:
+    assert estimator_parameters(make()) == {"random_state": 0}
+    found = estimator_parameters(make(estimator="SGDClassifier", seed=3))
+    assert found == {"random_state": 3, "loss": "log_loss"}
+
+
+def test_every_class_has_its_share_of_the_rows_to_measure_on(make: Make) -> None:
+    features, labels = shape_rows()
+    kept = (labels != "two") | (np.cumsum(labels == "two") <= 10)
+    settings = make(validation_share=0.2)
+    np.savez(settings.data_path, X=features[kept], y=labels[kept])
+    fitted, measured = both(settings)
+    assert [np.bincount(rows.answers.astype(int))[2] for rows in (fitted, measured)] == [8, 2]
 
 
 def test_other_rows_and_another_schema_are_another_training(make: Make) -> None:
