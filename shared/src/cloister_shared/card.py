@@ -39,7 +39,10 @@ class RoundMetrics(BaseModel):
 
 
 class FinalMetrics(BaseModel):
-    """The exported model, measured by the sites on their validation rows."""
+    """The exported model, measured by the sites on their validation rows.
+
+    Where all rows are in one place, that is one site.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,7 +100,9 @@ class ModelCard(BaseModel):
     """Missing where the model was trained in one place."""
     rounds: tuple[RoundMetrics, ...]
     final: FinalMetrics | None = None
-    """Missing where sites report no metrics."""
+    """Missing where sites report no metrics, and of a model that was trained elsewhere."""
+    bits: int | None = Field(default=None, ge=2, le=8)
+    """To which inputs and weights are to be quantised; missing where nobody has chosen."""
     libraries: dict[str, str]
     created: datetime
 

@@ -23,6 +23,30 @@ class LinearWeights:
         """Return the weights every training starts from."""
         return cls(np.zeros((schema.n_outputs, schema.n_inputs)), np.zeros(schema.n_outputs))
 
+    @classmethod
+    def of(cls, coef: npt.ArrayLike, intercept: npt.ArrayLike) -> "LinearWeights":
+        """Return weights from ``coef_`` and ``intercept_`` as a scikit-learn estimator has them.
+
+        Args:
+            coef: shape (n_outputs, n_inputs), or of a regression (n_inputs,).
+            intercept: one number a row of ``coef``, or a single one for all of them.
+
+        Raises:
+            CloisterError: they are no real numbers, or their shapes are none of these.
+        """
+        rows, offsets = np.atleast_2d(np.asarray(coef)), np.ravel(np.asarray(intercept))
+        for name, array in (("coef", rows), ("intercept", offsets)):
+            if array.dtype.kind not in "iuf":
+                raise CloisterError(f"{name} holds {array.dtype}, not integers or real numbers")
+        if rows.ndim != 2 or len(offsets) not in (1, len(rows)):
+            raise CloisterError(
+                f"coef of shape {rows.shape} and intercept of shape {offsets.shape} make no linear "
+                "model"
+            )
+        # Without an intercept scikit-learn has a single 0, whatever the number of rows.
+        offsets = np.broadcast_to(offsets, len(rows)).astype(np.float64)
+        return cls(np.ascontiguousarray(rows, dtype=np.float64), offsets)
+
     def __add__(self, update: "LinearWeights") -> "LinearWeights":
         return LinearWeights(self.coef + update.coef, self.intercept + update.intercept)
 

@@ -45,7 +45,7 @@ def test_the_split_is_disjoint_complete_and_always_the_same(
 def test_two_rows_are_enough_and_one_is_not(write_site: WriteSite) -> None:
     shard = read(write_site(np.zeros((2, 64)), [3, 4]))
     assert len(shard.train.answers) == len(shard.validation.answers) == 1
-    with pytest.raises(CloisterError, match="holds 1 rows; a site needs at least two"):
+    with pytest.raises(CloisterError, match="holds 1 rows; at least two are needed"):
         read(write_site(np.zeros((1, 64)), [3]))
     with pytest.raises(CloisterError, match="holds 0 rows"):
         read(write_site(np.zeros((0, 64)), []))

@@ -294,6 +294,20 @@ def test_the_program_publishes_what_its_settings_say_and_exits_0(
     assert details.verification.random == 3
 
 
+def test_bits_that_are_left_open_are_those_of_the_card(
+    publish: Publish, publish_model: Callable[..., None], small: LinearWeights
+) -> None:
+    publish_model(small, bits=4)
+    for precision, found in (
+        (Precision(tolerance=0.5), (4, 4)),
+        (Precision(weights=6, tolerance=0.5), (4, 6)),
+    ):
+        circuit = ArtifactDetails.model_validate(
+            publish(precision=precision).manifest.details
+        ).circuit
+        assert (circuit.bits_inputs, circuit.bits_weights) == found
+
+
 def test_the_program_chooses_bits_and_refuses_beyond_the_tolerance(
     artifacts: Registry, publish_model: Callable[..., None], small: LinearWeights, tmp_path: Path
 ) -> None:

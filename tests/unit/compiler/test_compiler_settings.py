@@ -8,10 +8,10 @@ from cloister_shared.service import load_settings
 
 
 @pytest.mark.parametrize(
-    ("text", "bits"), [("2", 2), ("8", 8), ("auto", "auto"), ("Auto", "auto"), ("", 8)]
+    ("text", "bits"), [("2", 2), ("8", 8), ("auto", "auto"), ("Auto", "auto"), ("", None)]
 )
 def test_bits_are_a_number_or_auto(
-    text: str, bits: int | str, monkeypatch: pytest.MonkeyPatch
+    text: str, bits: int | str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLOISTER_BITS", text)
     assert load_settings(Settings).bits == bits
@@ -44,11 +44,11 @@ def test_what_is_out_of_range_is_named(
         load_settings(Settings)
 
 
-def test_without_settings_there_are_eight_bits_and_two_percent(
+def test_without_settings_bits_are_left_to_the_model_and_two_percent_may_differ(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("CLOISTER_BITS", "CLOISTER_BITS_INPUTS", "CLOISTER_BITS_WEIGHTS"):
         monkeypatch.setenv(name, "")
     settings = load_settings(Settings)
-    assert (settings.bits, settings.bits_inputs, settings.bits_weights) == (8, None, None)
+    assert (settings.bits, settings.bits_inputs, settings.bits_weights) == (None, None, None)
     assert settings.tolerance == 0.02

@@ -166,3 +166,39 @@ def test_arbitrary_bytes_are_refused(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CloisterError, match=r"weights\.npz"):
         LinearWeights.read(tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize(
+    ("coef", "intercept", "expected"),
+    [
+        (np.ones(3), 2.0, [2.0]),
+        (np.ones((1, 3)), np.array([2.0]), [2.0]),
+        (np.ones((2, 3), dtype=np.float32), np.array([1, 2]), [1.0, 2.0]),
+        (np.ones((2, 3)), 0.0, [0.0, 0.0]),
+        (np.asfortranarray(np.ones((2, 3))), 0.0, [0.0, 0.0]),
+    ],
+)
+def test_what_an_estimator_has_becomes_weights(
+    coef: Any, intercept: Any, expected: list[float]
+) -> None:
+    weights = LinearWeights.of(coef, intercept)
+    assert weights.coef.tolist() == [[1.0] * 3] * len(expected)
+    assert weights.intercept.tolist() == expected
+    assert {weights.coef.dtype.name, weights.intercept.dtype.name} == {"float64"}
+    assert weights.coef.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("coef", "intercept", "message"),
+    [
+        (np.ones((2, 3)), np.ones(3), "make no linear model"),
+        (np.ones((2, 3, 4)), 0.0, "make no linear model"),
+        (np.ones((2, 3)), np.ones(0), "make no linear model"),
+        (np.ones(3) * 1j, 0.0, "coef holds complex128"),
+        (np.array(["a"]), 0.0, "coef holds <U1"),
+        (np.ones(3), None, "intercept holds object"),
+    ],
+)
+def test_other_arrays_make_no_weights(coef: Any, intercept: Any, message: str) -> None:
+    with pytest.raises(CloisterError, match=message):
+        LinearWeights.of(coef, intercept)

@@ -81,25 +81,28 @@ def test_the_readme_names_every_module(service: str) -> None:
 
 
 def settings_fields(service: str) -> Iterator[tuple[str, bool]]:
-    """Every field of the service's Settings, and whether a docstring follows it."""
-    tree = ast.parse((package(service) / "settings.py").read_text())
-    (body,) = [n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Settings"]
-    for node, following in zip(body, [*body[1:], None], strict=True):
-        if isinstance(node, ast.AnnAssign):
-            assert isinstance(node.target, ast.Name)
-            documented = (
-                isinstance(following, ast.Expr)
-                and isinstance(following.value, ast.Constant)
-                and isinstance(following.value.value, str)
-            )
-            yield node.target.id, documented
+    """Every field of each Settings of the service, and whether a docstring follows it."""
+    for path in package(service).rglob("settings.py"):
+        classes = [
+            node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+        ]
+        (body,) = [node.body for node in classes if node.name == "Settings"]
+        for node, following in zip(body, [*body[1:], None], strict=True):
+            if isinstance(node, ast.AnnAssign):
+                assert isinstance(node.target, ast.Name)
+                documented = (
+                    isinstance(following, ast.Expr)
+                    and isinstance(following.value, ast.Constant)
+                    and isinstance(following.value.value, str)
+                )
+                yield node.target.id, documented
 
 
 @pytest.mark.parametrize("service", WITH_SETTINGS)
 def test_every_setting_is_described(service: str) -> None:
-    fields = dict(settings_fields(service))
+    fields = list(settings_fields(service))
     assert fields
-    assert [name for name, documented in fields.items() if not documented] == []
+    assert [name for name, documented in fields if not documented] == []
 
 
 def settings_of(service: str) -> set[str]:

@@ -8,7 +8,6 @@ from cloister_client.site import Site
 from cloister_client.training import secure
 from cloister_client.training.fitting import sums_of
 from cloister_client.training.fitting import train as train_locally
-from cloister_client.training.measuring import Metrics, measure
 from cloister_client.training.request import (
     discreet,
     read_inputs,
@@ -17,6 +16,7 @@ from cloister_client.training.request import (
 )
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
+from cloister_shared.measuring import Metrics
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.weights import LinearWeights
 
@@ -54,7 +54,7 @@ def train(message: Message, context: Context) -> Message:
         if task.estimator.aggregation == "statistics":
             found = {flower.SUMS: sums_of(shard).gram}
             examples = len(shard.train.answers)
-            measured: Metrics | None = measure(received, shard.validation, task.link(shard.data))
+            measured: Metrics | None = task.measure(received, shard)
         else:
             trained = train_locally(task, received, shard)
             found = {flower.COEF: trained.weights.coef, flower.INTERCEPT: trained.weights.intercept}
@@ -78,7 +78,7 @@ def evaluate(message: Message, context: Context) -> Message:
         raise CloisterError("this run is one in which sites report no metrics")
     received = _weights(message)
     shard = read_inputs(config, context.node_config, received)
-    measured = measure(received, shard.validation, task_of(config).link(shard.data))
+    measured = task_of(config).measure(received, shard)
     metrics = _metrics(measured, len(shard.train.answers), shard.data)
     return Message(RecordDict({flower.METRICS: metrics}), reply_to=message)
 

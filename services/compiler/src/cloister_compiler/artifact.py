@@ -96,6 +96,7 @@ def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
     model.verify()
     card, weights = read_card(model.file(CARD)), LinearWeights.read(model.file(WEIGHTS))
     weights.check(card.data)
+    precision = precision.of_model(card)
     model_digest = digest_json(model.manifest.files)
     libraries = {library: version(library) for library in LIBRARIES}
     inputs_digest = digest_json(

@@ -1,7 +1,8 @@
 """The cheapest bits whose quantisation stays within the tolerance; nothing is compiled or run."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from cloister_shared.weights import LinearWeights
 
 AUTO_BITS = range(2, 9)
 """What ``auto`` chooses from."""
+DEFAULT_BITS = 8
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -29,22 +31,31 @@ log = logging.getLogger(__name__)
 class Precision:
     """How finely a model may or must be quantised."""
 
-    inputs: BitsOrAuto = 8
-    """Bits of the inputs, 2 to 8, or ``auto``: the cheapest within the tolerance."""
-    weights: BitsOrAuto = 8
+    inputs: BitsOrAuto | None = None
+    """Bits of the inputs, 2 to 8, or ``auto``: the cheapest within the tolerance; None: 8."""
+    weights: BitsOrAuto | None = None
     """Bits of the weights, likewise."""
     tolerance: float = 0.02
     """The largest share of synthetic rows, in [0, 1], that the quantised model may predict
     otherwise than the float one."""
+
+    def of_model(self, card: ModelCard) -> "Precision":
+        """Return this with the bits of the model's card, where it leaves them open, else 8."""
+        bits = card.bits or DEFAULT_BITS
+        return replace(self, inputs=self.inputs or bits, weights=self.weights or bits)
 
     @property
     def candidates(self) -> list[Bits]:
         """All bits that are allowed."""
         return [
             Bits(inputs, weights)
-            for inputs in (AUTO_BITS if self.inputs == "auto" else [self.inputs])
-            for weights in (AUTO_BITS if self.weights == "auto" else [self.weights])
+            for inputs in _allowed(self.inputs)
+            for weights in _allowed(self.weights)
         ]
+
+
+def _allowed(bits: BitsOrAuto | None) -> Sequence[int]:
+    return AUTO_BITS if bits == "auto" else [bits or DEFAULT_BITS]
 
 
 @dataclass(frozen=True)

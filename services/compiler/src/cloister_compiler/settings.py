@@ -12,6 +12,8 @@ SMALLEST_BITS, LARGEST_BITS = 2, 8
 
 def _bits(value: Any) -> Any:
     # One message in place of one for each of the types that it could have been.
+    if value is None:
+        return None
     text = str(value).strip().lower()
     if text == "auto":
         return text
@@ -29,9 +31,9 @@ class Settings(ServiceSettings):
     """Registry of models, read."""
     artifacts_dir: Path = Path("artifacts")
     """Registry of artifacts, written."""
-    bits: Annotated[int | Literal["auto"], BeforeValidator(_bits)] = 8
+    bits: Annotated[int | Literal["auto"] | None, BeforeValidator(_bits)] = None
     """Bits to which inputs and weights are quantised, 2 to 8; auto takes the cheapest that stay
-    within the tolerance."""
+    within the tolerance; None: as the model's card says, else 8."""
     bits_inputs: int | None = Field(default=None, ge=SMALLEST_BITS, le=LARGEST_BITS)
     """Bits of the inputs alone; None: as ``bits`` says."""
     bits_weights: int | None = Field(default=None, ge=SMALLEST_BITS, le=LARGEST_BITS)

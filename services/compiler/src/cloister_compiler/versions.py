@@ -72,16 +72,18 @@ def _about(card: ModelCard) -> list[tuple[str, str]]:
 
 def _training(card: ModelCard) -> list[tuple[str, str]]:
     federation = card.federation
+    measured = []
+    if card.final is not None:
+        told = _measured(card.final.accuracy, card.final.absolute_error)
+        measured.append(("validation", told))
     if federation is None:
-        return [("trained", "in one place")]
+        return [("trained", "in one place"), *measured]
     rows = [("trained", f"across sites, {federation.strategy}, {len(card.rounds)} rounds")]
     rows.append(("secure aggregation", "yes" if federation.secure_aggregation else "no"))
     spent = federation.differential_privacy
     privacy = f"epsilon {spent.epsilon:.3g} at delta {spent.delta:g}" if spent else "no"
     rows.append(("differential privacy", privacy))
-    if card.final is not None:
-        rows.append(("validation", _measured(card.final.accuracy, card.final.absolute_error)))
-    return rows
+    return [*rows, *measured]
 
 
 def _circuit(details: ArtifactDetails) -> list[tuple[str, str]]:

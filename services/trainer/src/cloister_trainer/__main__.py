@@ -19,6 +19,7 @@ from cloister_trainer.checkpoint import Checkpoints
 from cloister_trainer.following import ServerAppDiedError, follow
 from cloister_trainer.logs import JsonFormatter
 from cloister_trainer.progress import Metrics, exposed_metrics
+from cloister_trainer.publication import adopted
 from cloister_trainer.runs import FlowerRuns
 from cloister_trainer.settings import Settings
 
@@ -37,22 +38,9 @@ def train_once(settings: Settings) -> None:
         configure_logging("trainer", JsonFormatter("trainer"))
     plan.check(settings)
     digest, registry = plan.inputs_digest(settings), Registry(settings.models_dir)
-    if not settings.retrain and _stays_deleted(registry, settings.name, digest):
+    if adopted(registry, settings.name, digest, retrain=settings.retrain):
         return
     published = registry.published_from(settings.name, digest)
-    if published and not settings.retrain:
-        number = published.manifest.version
-        in_use = registry.adopt(settings.name, number)
-        log.info(
-            "version %d of %s is trained already; CLOISTER_RETRAIN=true trains another",
-            number,
-            settings.name,
-        )
-        if in_use.manifest.version != number:
-            log.info(
-                "version %d stays in use (rolled back from %d)", in_use.manifest.version, number
-            )
-        return
     before = published.manifest.version if published else 0
     if settings.ca_path is None and not settings.insecure:
         raise CloisterError(
@@ -82,27 +70,6 @@ def train_once(settings: Settings) -> None:
                     ) from None
                 log.warning("%s; submitting the training again, to go on where it was", error)
     _report(registry.published_from(settings.name, digest), before)
-
-
-def _stays_deleted(registry: Registry, name: str, digest: str) -> bool:
-    """Whether the model of these settings was deleted, and another one is in use.
-
-    Raises:
-        CloisterError: it was deleted, and there is no other; or the one in use is damaged.
-    """
-    deleted = registry.deleted_from(name, digest)
-    if deleted is None:
-        return False
-    told = (
-        f"version {deleted} of {name} was trained with these settings, and deleted: "
-        "CLOISTER_RETRAIN=true trains another"
-    )
-    if not registry.versions(name):
-        raise CloisterError(told)
-    in_use = registry.open_current(name)
-    in_use.verify()
-    log.warning("%s; version %d stays in use", told, in_use.manifest.version)
-    return True
 
 
 def _authorities(settings: Settings) -> Path | None:

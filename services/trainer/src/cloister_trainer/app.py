@@ -5,15 +5,12 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from cloister_shared import flower
-from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
@@ -30,6 +27,7 @@ from cloister_trainer.plain import PlainCollection
 from cloister_trainer.plan import estimator_parameters, federation, inputs_digest, rounds
 from cloister_trainer.privacy import GaussianPrivacy
 from cloister_trainer.progress import Replies, seconds_left
+from cloister_trainer.publication import publish
 from cloister_trainer.rounds import Aggregating, Course, Privacy, Training, run_rounds
 from cloister_trainer.secure_aggregation import Masking, SecureCollection
 from cloister_trainer.settings import Settings
@@ -207,10 +205,5 @@ def _publish(settings: Settings, course: Course, final: FinalMetrics | None) -> 
         created=datetime.now(UTC),
     )
 
-    def write(folder: Path) -> dict[str, Any]:
-        course.weights.write(folder / WEIGHTS)
-        (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
-        return {}
-
     registry = Registry(settings.models_dir)
-    return registry.publish(settings.name, inputs_digest(settings), write).manifest.version
+    return publish(registry, card, course.weights, inputs_digest(settings)).manifest.version

@@ -4,15 +4,15 @@ import logging
 from typing import Any
 
 from cloister_shared.card import DifferentialPrivacy, Federation
-from cloister_shared.datasets import DATASETS
 from cloister_shared.digests import digest_json
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
 from cloister_shared.secure_aggregation import quantisation_range
 from cloister_shared.strategies import check_combination, strategy
 from cloister_trainer.privacy import check_budget
+from cloister_trainer.publication import check_name
 from cloister_trainer.settings import Settings
-from cloister_trainer.suitability import check_suitable
+from cloister_trainer.suitability import check_across_sites, check_suitable
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +100,10 @@ def check(settings: Settings) -> None:
             of privacy, or the quorum cannot be met or is too small for the strategy or secure
             aggregation, or the privacy budget allows no round.
     """
-    _check_name(settings)
+    check_name(settings.name, settings.data)
     row, fitted = strategy(settings.strategy), federated_estimator(settings.estimator)
     check_suitable(fitted, estimator_parameters(settings), settings.data)
+    check_across_sites(fitted, estimator_parameters(settings))
     if rounds(settings) != settings.rounds:
         log.info("%s takes one round, and not CLOISTER_ROUNDS", fitted.name)
     check_combination(
@@ -127,15 +128,6 @@ def check(settings: Settings) -> None:
     if settings.secure_aggregation:
         _check_secure_aggregation(settings)
     _check_privacy(settings)
-
-
-def _check_name(settings: Settings) -> None:
-    # Compose sets the name of a dataset where nobody has set another.
-    if settings.name in DATASETS and settings.name != settings.data.dataset:
-        raise CloisterError(
-            f"CLOISTER_MODEL={settings.name} is the name of another dataset than the schema's, "
-            f"{settings.data.dataset}: set it to a name of the model's own"
-        )
 
 
 def _check_secure_aggregation(settings: Settings) -> None:

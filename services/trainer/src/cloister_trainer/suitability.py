@@ -1,4 +1,4 @@
-"""Whether sites can train an estimator with these parameters on such data, before any is asked."""
+"""Whether an estimator can be trained with these parameters on such data, before any work."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,13 +17,35 @@ STOCHASTIC = ("sag", "saga")
 """Solvers of Ridge that depend on which rows there are, and not on their sums alone."""
 
 
-def check_suitable(row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> None:
+def check_suitable(
+    row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema, said_in: str = SETTING
+) -> None:
     """Refuse what cannot succeed.
 
     Args:
-        row: of the estimator, one that sites can train together.
+        row: of the estimator.
         parameters: of its constructor.
         data: the schema of the rows.
+        said_in: where the parameters come from, for messages.
+
+    Raises:
+        CloisterError: saying what to use in its place.
+    """
+    check_compilable(row, parameters, data, said_in)
+    _check_target(row, parameters, data)
+    check_accepted(row, parameters, data, said_in)
+
+
+def check_compilable(
+    row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema, said_in: str
+) -> None:
+    """Refuse what cannot be compiled to answer questions about such data, however it was trained.
+
+    Args:
+        row: of the estimator.
+        parameters: of its constructor.
+        data: the schema of the rows.
+        said_in: where the parameters come from, for messages.
 
     Raises:
         CloisterError: saying what to use in its place.
@@ -37,15 +59,17 @@ def check_suitable(row: Estimator, parameters: Mapping[str, Any], data: DatasetS
     for name, values in row.only.items():
         if name in parameters and parameters[name] not in values:
             raise CloisterError(
-                f"{SETTING}: {row.name} with {name}={parameters[name]!r} cannot be compiled to run "
+                f"{said_in}: {row.name} with {name}={parameters[name]!r} cannot be compiled to run "
                 f"on ciphertexts; use one of {', '.join(map(repr, values))}"
             )
-    _check_across_sites(row, parameters)
-    _check_target(row, parameters, data)
-    _try(row, parameters, data)
 
 
-def _check_across_sites(row: Estimator, parameters: Mapping[str, Any]) -> None:
+def check_across_sites(row: Estimator, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters with which sites cannot train an estimator together.
+
+    Raises:
+        CloisterError: saying why.
+    """
     if row.aggregation == "rounds":
         for wrong, why in (
             (not parameters.get("warm_start", True), "warm_start=false begins every round anew"),
@@ -81,8 +105,20 @@ def _check_target(row: Estimator, parameters: Mapping[str, Any], data: DatasetSc
         )
 
 
-def _try(row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> None:
-    """Fit a few synthetic rows, for what scikit-learn itself has to say of the parameters."""
+def check_accepted(
+    row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema, said_in: str
+) -> None:
+    """Refuse what scikit-learn refuses, by a fit of a few synthetic rows.
+
+    Args:
+        row: of the estimator.
+        parameters: of its constructor.
+        data: the schema of the rows.
+        said_in: where the parameters come from, for messages.
+
+    Raises:
+        CloisterError: with what scikit-learn has to say of them.
+    """
     generator = np.random.default_rng(0)
     n_rows = PROBE_ROWS * max(len(data.classes), 2)
     rows = generator.random((n_rows, data.n_inputs))
@@ -95,4 +131,4 @@ def _try(row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> 
         try:
             sklearn_class(row)(**parameters).fit(rows, answers)
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise CloisterError(f"{SETTING}: {row.name} does not take this: {error}") from None
+            raise CloisterError(f"{said_in}: {row.name} does not take this: {error}") from None

@@ -205,7 +205,7 @@ class RowChecker:
             self._raise(more=False)
         if self._count < 2:
             raise InvalidRows(
-                self._path, [f"it holds {self._count} rows; a site needs at least two"]
+                self._path, [f"it holds {self._count} rows; at least two are needed"]
             )
         return Rows(self._features[: self._count], self._answers[: self._count])
 

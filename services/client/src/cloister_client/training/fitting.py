@@ -9,10 +9,10 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 
 from cloister_client.data.shard import Sample, Shard
-from cloister_client.training.measuring import Metrics, measure
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator, sklearn_class
 from cloister_shared.links import Link, link
+from cloister_shared.measuring import Metrics, measure
 from cloister_shared.schema import Answers, DatasetSchema
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
@@ -38,6 +38,11 @@ class Task:
     def link(self, data: DatasetSchema) -> Link:
         """Return what the scores of a model of this task mean."""
         return link(self.estimator.name, self.parameters, len(data.classes))
+
+    def measure(self, weights: LinearWeights, shard: Shard) -> Metrics:
+        """Measure a model of this task on a site's validation rows."""
+        rows = shard.validation
+        return measure(weights, rows.features, rows.answers, self.link(shard.data))
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def train(task: Task, received: LinearWeights, shard: Shard) -> Trained:
         weights=fitted,
         update=update,
         examples=len(shard.train.answers) if task.report else 1,
-        metrics=measure(received, shard.validation, task.link(shard.data)) if task.report else None,
+        metrics=task.measure(received, shard) if task.report else None,
     )
 
 

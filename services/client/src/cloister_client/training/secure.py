@@ -15,11 +15,11 @@ from flwr.common import Scalar
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 
 from cloister_client.training.fitting import sums_of, train
-from cloister_client.training.measuring import Metrics, measure
 from cloister_client.training.request import discreet, read_inputs, reports, task_of
 from cloister_client.training.secure_rules import check_rows, limits_of, secure_rules
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
+from cloister_shared.measuring import Metrics
 from cloister_shared.secure_aggregation import pack_tail, strengthen
 from cloister_shared.weights import LinearWeights
 
@@ -74,7 +74,7 @@ class SecureSite(NumPyClient):
                 arrays += [trained.update.coef, trained.update.intercept]
                 metrics, examples = trained.metrics, trained.examples
             elif config[flower.TASK] == flower.TASK_EVALUATE and reports(config):
-                metrics = measure(received, shard.validation, task.link(shard.data))
+                metrics = task.measure(received, shard)
                 examples = metrics.examples
             else:
                 raise CloisterError(f"{flower.TASK} is none that this site does")

@@ -1,0 +1,1 @@
+"""Models that were trained elsewhere, taken over as published versions."""

@@ -1,0 +1,1 @@
+"""Training where all rows are in one place, without Flower."""

@@ -1,0 +1,47 @@
+"""One fit of all rows that there are."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from sklearn.exceptions import ConvergenceWarning
+
+from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import Estimator, sklearn_class
+from cloister_shared.schema import DatasetSchema
+from cloister_shared.weights import LinearWeights
+from cloister_trainer.local.rows import Rows
+
+log = logging.getLogger(__name__)
+
+
+def fit(
+    row: Estimator, parameters: Mapping[str, Any], rows: Rows, data: DatasetSchema
+) -> LinearWeights:
+    """Fit the estimator on rows in which every class occurs.
+
+    Raises:
+        CloisterError: the fit failed, gave values that are not finite, or learnt nothing.
+    """
+    model = sklearn_class(row)(**parameters)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model.fit(rows.inputs, rows.answers)
+        except ValueError as error:
+            raise CloisterError(f"{row.name} could not be fitted: {error}") from None
+    if stopped_early(caught):
+        log.warning("the fit stopped before it had converged: raise max_iter, or tol")
+    weights = LinearWeights.of(model.coef_, model.intercept_)
+    weights.check(data)
+    if not weights.coef.any():
+        raise CloisterError(
+            "every weight is 0: nothing was learnt, nothing is published; regularise less"
+        )
+    return weights
+
+
+def stopped_early(caught: list[warnings.WarningMessage]) -> int:
+    """Return how many of these warnings are of a fit that stopped before it had converged."""
+    return sum(issubclass(one.category, ConvergenceWarning) for one in caught)
