@@ -173,7 +173,9 @@ class Registry:
                 f"there is no version {version} of {name} in {self._root}"
             ) from None
         except ValidationError as error:
-            raise CloisterError(f"{path / MANIFEST} is damaged: {error}") from None
+            raise CloisterError(
+                f"{path / MANIFEST} is damaged: restore it, or `delete {name} {version}` ({error})"
+            ) from None
         if (manifest.name, manifest.version) != (name, version):
             raise CloisterError(
                 f"{path / MANIFEST} is damaged: it is of version {manifest.version} of "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cloister_shared.artifact import CARD
 from cloister_shared.card import read_card
 from cloister_shared.errors import CloisterError
-from cloister_shared.registry import Registry, Version
+from cloister_shared.registry import Registry
 from cloister_shared.tables import print_table
 
 if TYPE_CHECKING:
@@ -78,43 +78,53 @@ def run_command(registry: Registry, arguments: argparse.Namespace) -> None:
 
 
 def show_all(registry: Registry, *, as_json: bool) -> None:
-    """Print every version of every name, those in use marked.
-
-    Raises:
-        CloisterError: a manifest or a card is damaged.
-    """
+    """Print every version of every name, those in use marked, and log which are damaged."""
     versions = [
-        summary(registry, registry.open(name, number))
+        summary(registry, name, number)
         for name in registry.names()
         for number in registry.versions(name)
     ]
     if as_json:
         print_json(versions)
-        return
-    rows = [("NAME", "VERSION", "IN USE", "ESTIMATOR", "DATASET", "CREATED")]
+    else:
+        print_table([_COLUMNS, *map(_row, versions)])
     for one in versions:
-        in_use = "yes" if one["in_use"] else ""
-        cells = (one["name"], one["version"], in_use, one["estimator"], one["dataset"])
-        rows.append((*map(str, cells), one["created"][:16].replace("T", " ")))
-    print_table(rows)
+        if one["damaged"]:
+            log.error("version %d of %s: %s", one["version"], one["name"], one["damaged"])
 
 
-def summary(registry: Registry, version: Version) -> dict[str, Any]:
-    """Return what a list says of a version, in types of JSON.
+def summary(registry: Registry, name: str, number: int) -> dict[str, Any]:
+    """Return what a list says of a version, in types of JSON; ``damaged`` says what is wrong.
 
-    Raises:
-        CloisterError: its card is missing or damaged.
+    Files are not verified: only what cannot be read is found damaged.
     """
-    card, manifest = read_card(version.file(CARD)), version.manifest
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "in_use": registry.current(manifest.name) == manifest.version,
+    told: dict[str, Any] = {
+        "name": name,
+        "version": number,
+        "in_use": registry.current(name) == number,
+        **dict.fromkeys(("estimator", "dataset", "created", "client_digest", "damaged")),
+    }
+    try:
+        version = registry.open(name, number)
+        card = read_card(version.file(CARD))
+    except CloisterError as error:
+        return told | {"damaged": str(error)}
+    return told | {
         "estimator": card.estimator,
         "dataset": card.data.dataset,
-        "created": manifest.created.isoformat(),
-        "client_digest": manifest.details.get("client_digest"),
+        "created": version.manifest.created.isoformat(),
+        "client_digest": version.manifest.details.get("client_digest"),
     }
+
+
+_COLUMNS = ("NAME", "VERSION", "IN USE", "ESTIMATOR", "DATASET", "CREATED")
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    cells = one["name"], str(one["version"]), "yes" if one["in_use"] else ""
+    if one["damaged"]:
+        return (*cells, "damaged", "", "")
+    return (*cells, one["estimator"], one["dataset"], one["created"][:16].replace("T", " "))
 
 
 def print_json(value: Any) -> None:

@@ -1,8 +1,10 @@
 """What the commands take, and what they start."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from cloister_cli import __main__ as cli
 from cloister_cli.__main__ import app
 from cloister_cli.commands import Command
+from cloister_cli.federation import environment
 
 COMMANDS = (
     *("train", "compile", "serve", "predict", "evaluate", "demo"),
@@ -86,6 +89,7 @@ def test_paths_are_those_of_the_home_wherever_it_is(
             "CLOISTER_HELD_OUT_DIR": str(folder / "held-out" / "digits"),
             "CLOISTER_REPORT_PATH": str(folder / "reports" / "digits.json"),
             "CLOISTER_KEY_STORE_DIR": str(folder / "query-keys"),
+            "CLOISTER_WAIT_SECONDS": "60",
         }
 
     assert start("evaluate").settings() == folders(tmp_path / "cloister")
@@ -121,6 +125,51 @@ def test_an_option_becomes_a_setting_and_what_is_not_given_is_left_to_the_servic
     served = start("serve", "--host", "::1", "--port", "0").settings()
     assert (served["CLOISTER_HOST"], served["CLOISTER_PORT"]) == ("::1", "0")
     assert "CLOISTER_MODEL" not in served
+
+
+def test_a_training_takes_settings_but_no_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOISTER_STRATEGY", "FedMedian")
+    monkeypatch.setenv("CLOISTER_HOST", "192.0.2.1")
+    (tmp_path / "one").mkdir()
+    kept = environment(tmp_path / "one", settings=True)
+    assert kept["CLOISTER_STRATEGY"] == "FedMedian"
+    assert "CLOISTER_HOST" not in kept
+    (tmp_path / "two").mkdir()
+    assert not any("CLOISTER_" in key for key in environment(tmp_path / "two", settings=False))
+
+
+FAKE = """
+import os, pathlib, signal
+(pathlib.Path(__file__).parent / f"pid-{os.getpid()}").touch()
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_compilation_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "cloister_compiler.py").write_text(FAKE)
+    (tmp_path / "temporary").mkdir()
+    changes = {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "cloister_cli", "compile", "--model", "any"],
+        env=os.environ | changes,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as compiling:
+        deadline = time.monotonic() + 60
+        while not (found := list(tmp_path.glob("pid-*"))):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        compiling.send_signal(number)
+        _, error = compiling.communicate()
+    assert (compiling.returncode, error) == (128 + number, "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(found[0].name[4:]), 0)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize(

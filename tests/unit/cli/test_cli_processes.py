@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cloister_cli import processes as processes_module
-from cloister_cli.processes import Processes, ServiceFailedError, free_ports
+from cloister_cli.commands import Command
+from cloister_cli.processes import Processes, ServiceFailedError, free_ports, run_here
 from cloister_provision.__main__ import provision
 from cloister_provision.settings import Settings
 
@@ -189,6 +190,20 @@ def test_settings_and_arguments_reach_the_service(
 def test_one_that_ends_badly_fails(processes: Processes) -> None:
     with processes, pytest.raises(ServiceFailedError, match="says ended with code 3"):
         processes.start("says", "says", code=3).wait_done([])
+
+
+@pytest.mark.parametrize(("body", "code"), [("exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
+def test_one_that_runs_here_gives_its_output_and_its_code(
+    tmp_path: Path,
+    environment: dict[str, str],
+    capfd: pytest.CaptureFixture[str],
+    body: str,
+    code: int,
+) -> None:
+    text = f"import os, sys\nprint(sys.argv[1], os.environ['CLOISTER_WORD'], flush=True)\n{body}"
+    (tmp_path / "here.py").write_text(text)
+    assert run_here(Command("here", ("one",), {"word": "two", "no": None}), environment) == code
+    assert capfd.readouterr().out == "one two\n"
 
 
 def ends_of_log(text: str) -> list[str]:

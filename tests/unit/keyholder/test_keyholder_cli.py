@@ -95,6 +95,17 @@ def test_predict_prints_probabilities(invoke: Invoke, rows: Path) -> None:
     assert [header.split(",")[i] for i in values.argmax(axis=1)] == labels
 
 
+def test_predict_prints_json(invoke: Invoke, rows: Path) -> None:
+    labels = invoke("predict", rows).stdout.splitlines()
+    told = json.loads(invoke("predict", rows, "--json").stdout)
+    assert told == {"name": "breast_cancer", "version": 1, "predictions": labels}
+    told = json.loads(invoke("predict", rows, "--json", "--proba").stdout)
+    assert (told["name"], told["classes"]) == ("breast_cancer", ["malignant", "benign"])
+    values = np.array(told["probabilities"])
+    np.testing.assert_allclose(values.sum(axis=1), 1)
+    assert [told["classes"][i] for i in values.argmax(axis=1)] == labels
+
+
 def test_url_and_model_override_the_settings(invoke: Invoke, rows: Path, url: str) -> None:
     result = invoke("predict", rows, "--model", "other")
     assert isinstance(result.exception, RequestRefused)
@@ -208,6 +219,16 @@ def test_evaluate_prints_and_writes_a_report(
     assert (report.evaluated, report.held_out) == (4, 8)
     assert report.scores
     assert report.encrypted_score == report.scores.clear_quantised
+
+
+@pytest.mark.usefixtures("held_out")
+def test_evaluate_prints_the_report_as_json(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("evaluate", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads(
+        (tmp_path / "reports" / "report.json").read_text()
+    )
+    assert "accuracy" in result.stderr
 
 
 def test_evaluate_takes_options(invoke: Invoke, held_out: Path, tmp_path: Path) -> None:

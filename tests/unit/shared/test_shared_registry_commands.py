@@ -14,7 +14,7 @@ from cloister_shared.artifact import CARD
 from cloister_shared.card import ModelCard
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
-from cloister_shared.registry import Registry
+from cloister_shared.registry import MANIFEST, Registry
 from cloister_shared.registry_commands import add_commands, run_command, show_all
 
 Run = Callable[..., None]
@@ -60,10 +60,27 @@ def test_all_versions_are_listed(registry: Registry, capsys: pytest.CaptureFixtu
     first, second = json.loads(capsys.readouterr().out)
     assert (first["name"], first["version"], first["in_use"]) == ("sugar", 1, False)
     assert (second["version"], second["in_use"], second["estimator"]) == (2, True, "Ridge")
-    assert second["client_digest"] == "00"
+    assert (second["client_digest"], second["damaged"]) == ("00", None)
     show_all(registry, as_json=False)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[2][:5] == ["sugar", "2", "yes", "Ridge", "diabetes"]
+
+
+def test_a_damaged_version_is_listed_as_such_beside_the_others(
+    registry: Registry, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (registry.open("sugar", 1).path / MANIFEST).write_text("{")
+    registry.open("sugar", 2).file(CARD).write_text("{")
+    show_all(registry, as_json=True)
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["version"], first["in_use"], first["estimator"]) == (1, False, None)
+    assert "`delete sugar 1`" in first["damaged"]
+    assert (second["version"], second["in_use"]) == (2, True)
+    assert "is not a model card" in second["damaged"]
+    show_all(registry, as_json=False)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [["sugar", "1", "damaged"], ["sugar", "2", "yes", "damaged"]]
+    assert "version 1 of sugar: " in caplog.text
 
 
 def test_an_empty_registry_is_a_list_without_rows(

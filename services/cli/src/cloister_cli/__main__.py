@@ -50,7 +50,10 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
     model: Annotated[
         str | None,
         typer.Option(
-            envvar="CLOISTER_MODEL", metavar="NAME", help="Name.", show_default="the dataset's"
+            envvar="CLOISTER_MODEL",
+            metavar="NAME",
+            help="Name under which it is published.",
+            show_default="the dataset's",
         ),
     ] = None,
     dataset: Dataset = None,
@@ -216,6 +219,14 @@ def evaluate(
         str | None,
         typer.Option(metavar="N", help="Held-out samples sent; 0 for all.", show_default="200"),
     ] = None,
+    wait: Annotated[
+        str,
+        typer.Option(
+            envvar="CLOISTER_WAIT_SECONDS",
+            metavar="SECONDS",
+            help="How long the service and the model are waited for.",
+        ),
+    ] = "60",
     json: Json = False,
 ) -> None:
     """Measure a model on held-out samples: as floats, as integers in the clear, and encrypted.
@@ -226,8 +237,8 @@ def evaluate(
     """
     place = Home.at(home)
     name = model or Home.latest(place.artifacts)
-    command = asking(place, name, "evaluate", *flags(json=json), url=url, evaluate_samples=samples)
-    command.become()
+    settings = {"url": url, "evaluate_samples": samples, "wait_seconds": wait}
+    asking(place, name, "evaluate", *flags(json=json), **settings).become()
 
 
 @app.command()

@@ -15,6 +15,15 @@ HEALTHY_SECONDS = 120.0
 DOWNLOAD_SECONDS = 1800.0
 """A dealer that has to download its dataset first is healthy only then."""
 
+_OF_DEPLOYMENTS = {
+    f"{PREFIX}{name}"
+    for name in (
+        *("HOST", "INSECURE", "SHARD_DIR", "FEDERATION_NAMES"),
+        *("TLS_CERTIFICATE_FILE", "TLS_KEY_FILE", "TLS_CA_FILE"),
+    )
+}
+"""Settings that say where a service is, and make no sense for processes that find each other."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -53,7 +62,7 @@ def train(training: Training, home: Home, processes: Processes, scratch: Path) -
     secret, ca_path = federation / "control" / "superexec.secret", federation / "trust" / "ca.crt"
     # As many shards as sites: every row is at some site.
     dealt = {"clients": training.sites, "shards": training.sites}
-    needed: list[Service] = []
+    starting: list[tuple[Service, str, float]] = []
 
     say("making certificates and secrets")
     processes.start("provision", "cloister_provision", federation_dir=federation).wait_done([])
@@ -70,7 +79,7 @@ def train(training: Training, home: Home, processes: Processes, scratch: Path) -
             mnist_path=training.mnist_path and training.mnist_path.resolve(),
             **{**training.settings, **dealt},
         )
-        needed.append(dealing)
+        starting.append((dealing, f"https://127.0.0.1:{dealer}/health", DOWNLOAD_SECONDS))
     server = processes.start(
         "server",
         "cloister_server",
@@ -89,13 +98,13 @@ def train(training: Training, home: Home, processes: Processes, scratch: Path) -
         ca_path=ca_path,
         enrolment_dir=federation / "enrolment",
     )
-    for dealing in tuple(needed):
-        dealing.wait_healthy(f"https://127.0.0.1:{dealer}/health", DOWNLOAD_SECONDS, ca_path)
-    server.wait_healthy(f"https://127.0.0.1:{superlink}/health", HEALTHY_SECONDS, ca_path)
-    enrolling.wait_healthy(
-        f"https://127.0.0.1:{enrolment}/enrolment/health", HEALTHY_SECONDS, ca_path
-    )
-    needed += [server, enrolling]
+    starting += [
+        (server, f"https://127.0.0.1:{superlink}/health", HEALTHY_SECONDS),
+        (enrolling, f"https://127.0.0.1:{enrolment}/enrolment/health", HEALTHY_SECONDS),
+    ]
+    for service, url, seconds in starting:
+        service.wait_healthy(url, seconds, ca_path)
+    needed = [service for service, _, _ in starting]
 
     say(f"training across {training.sites} sites")
     for number in range(1, training.sites + 1):
@@ -140,7 +149,9 @@ def environment(scratch: Path, *, settings: bool) -> dict[str, str]:
         settings: whether the services take settings from it.
     """
     kept = {
-        key: value for key, value in os.environ.items() if settings or not key.startswith(PREFIX)
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(PREFIX) or (settings and key not in _OF_DEPLOYMENTS)
     }
     path = os.pathsep.join([sysconfig.get_path("scripts"), kept.get("PATH", os.defpath)])
     temporary = scratch / "tmp"

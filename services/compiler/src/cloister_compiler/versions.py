@@ -31,7 +31,7 @@ def show_one(artifacts: Registry, name: str, number: int | None, *, as_json: boo
     card = read_card(version.file(CARD))
     if as_json:
         manifest = version.manifest.model_dump(mode="json")
-        about = summary(artifacts, version)
+        about = summary(artifacts, name, number)
         print_json({**about, "card": card.model_dump(mode="json"), "manifest": manifest})
         return
     details = ArtifactDetails.model_validate(version.manifest.details)
@@ -53,7 +53,7 @@ def show_in_use(artifacts: Registry, name: str) -> None:
     Raises:
         CloisterError: there is none, or it is damaged.
     """
-    print_json(summary(artifacts, artifacts.open_current(name)))
+    print_json(summary(artifacts, name, artifacts.open_current(name).manifest.version))
 
 
 def _about(card: ModelCard) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -193,7 +194,9 @@ def _predicted(encrypted: EncryptedModel, scores: Floats, *, proba: bool) -> dic
             "classes": classes,
             "probabilities": encrypted.probabilities(scores).tolist(),
         }
-    return {"predictions": encrypted.answers(scores).tolist()}
+    answers = encrypted.answers(scores).tolist()
+    # JSON has no number for what is more than a float holds.
+    return {"predictions": [None if one in (math.inf, -math.inf) else one for one in answers]}
 
 
 def _settings(ctx: typer.Context, url: str | None, model: str | None) -> Settings:
