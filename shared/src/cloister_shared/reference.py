@@ -166,3 +166,17 @@ class Reference:
             raise CloisterError("reference: output_scale must not be 0")
         if self.input_low >= self.input_high:
             raise CloisterError("reference: input_low must be below input_high")
+
+
+def needed_features(reference: Reference) -> Integers:
+    """Return the features that a quantised model on all features cannot do without.
+
+    They are those with an integer weight other than 0, and those with the smallest and the largest
+    float weight, which set the scale of all weights. There is at least one.
+    """
+    needed = reference.weights.any(axis=1)
+    for extreme in (reference.coef.min(), reference.coef.max()):
+        holders = (reference.coef == extreme).any(axis=0)
+        if not (holders & needed).any():
+            needed[holders.argmax()] = True
+    return np.flatnonzero(needed).astype(np.int64)

@@ -66,6 +66,20 @@ class LinearWeights:
         factor = norm / own
         return LinearWeights(factor * self.coef, factor * self.intercept)
 
+    def pruned(self, share: float) -> "LinearWeights":
+        """Return weights in which the inputs that matter least have none.
+
+        What an input matters is its largest weight, of whichever output. An input without weight
+        is none of the circuit's: it is neither encrypted nor evaluated.
+
+        Args:
+            share: of the inputs to take the weights from, 0 to below 1.
+        """
+        least = np.argsort(np.abs(self.coef).max(axis=0), kind="stable")
+        coef = self.coef.copy()
+        coef[:, least[: int(share * len(least))]] = 0.0
+        return LinearWeights(coef, self.intercept)
+
     def check(self, schema: DatasetSchema) -> None:
         """Raise unless the shapes fit ``schema`` and every value is finite.
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloister_compiler.calibration import calibration_rows
 from cloister_compiler.circuit import compile_model
-from cloister_compiler.quantisation import Bits, drop_features, needed_features, quantise
+from cloister_compiler.quantisation import Bits, drop_features, quantise
 from cloister_compiler.selection import dimension_of
+from cloister_shared.calibration import calibration_rows
 from cloister_shared.card import ModelCard
 from cloister_shared.cost import floor_ms
+from cloister_shared.reference import needed_features
 from cloister_shared.weights import LinearWeights
 
 Floats = np.ndarray[Any, Any]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from concrete.ml.deployment import FHEModelClient, FHEModelServer
 
-from cloister_compiler.probes import PROBES
 from cloister_shared.artifact import (
     CARD,
     CIRCUIT,
@@ -25,6 +24,7 @@ from cloister_shared.card import ModelCard, read_card
 from cloister_shared.digests import digest_file
 from cloister_shared.links import class_indices, probabilities
 from cloister_shared.preprocessing import to_inputs
+from cloister_shared.probes import PROBES
 from cloister_shared.reference import Reference
 from cloister_shared.registry import Registry, Version
 

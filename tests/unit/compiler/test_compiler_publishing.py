@@ -13,9 +13,9 @@ import pytest
 
 from cloister_compiler import artifact as artifact_module
 from cloister_compiler.artifact import Calibrate, publish_artifact
-from cloister_compiler.calibration import boundary_rows
 from cloister_compiler.selection import Precision
 from cloister_shared.artifact import CARD, REFERENCE, WEIGHTS, ArtifactDetails
+from cloister_shared.calibration import boundary_rows
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights

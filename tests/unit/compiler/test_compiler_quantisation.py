@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister_compiler.calibration import calibration_rows
 from cloister_compiler.quantisation import (
     Bits,
     QuantisedModel,
     drop_features,
-    needed_features,
     quantise,
 )
+from cloister_shared.calibration import calibration_rows
 from cloister_shared.card import ModelCard
-from cloister_shared.reference import Reference
+from cloister_shared.reference import Reference, needed_features
 from cloister_shared.weights import LinearWeights
 
 Floats = np.ndarray[Any, Any]

@@ -12,10 +12,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from cloister_compiler import artifact as artifact_module
-from cloister_compiler import calibration
 from cloister_compiler.artifact import publish_artifact
 from cloister_compiler.selection import Precision
 from cloister_compiler.verification import check_execution
+from cloister_shared import calibration
 from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError

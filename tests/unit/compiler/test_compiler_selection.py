@@ -9,13 +9,14 @@ import pytest
 
 from cloister_compiler import artifact as artifact_module
 from cloister_compiler.artifact import publish_artifact
-from cloister_compiler.calibration import calibration_rows
-from cloister_compiler.probes import measure_agreement, synthetic_rows
-from cloister_compiler.quantisation import Bits, needed_features, quantise
+from cloister_compiler.quantisation import Bits, quantise
 from cloister_compiler.selection import Precision, dimension_of, quantise_cheapest
 from cloister_shared.artifact import ArtifactDetails
+from cloister_shared.calibration import calibration_rows
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
+from cloister_shared.probes import measure_agreement, synthetic_rows
+from cloister_shared.reference import needed_features
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cloister_compiler.calibration import calibration_rows
 from cloister_compiler.quantisation import Bits, quantise
+from cloister_shared.calibration import calibration_rows
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.reference import Reference

@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from concrete.ml.deployment import FHEModelDev
 
-from cloister_compiler import calibration
 from cloister_compiler.circuit import CompiledModel, compile_model
 from cloister_compiler.payload import PayloadForm, payload_form
-from cloister_compiler.probes import measure_agreement, synthetic_rows
 from cloister_compiler.quantisation import Bits, drop_features
 from cloister_compiler.selection import Precision, check_tolerance, quantise_cheapest
 from cloister_compiler.verification import check_execution, check_range
+from cloister_shared import calibration
 from cloister_shared.artifact import (
     CARD,
     CIRCUIT,
@@ -41,6 +40,7 @@ from cloister_shared.cost import floor_ms
 from cloister_shared.digests import digest_file, digest_json
 from cloister_shared.errors import CloisterError
 from cloister_shared.linear import LinearCircuit
+from cloister_shared.probes import measure_agreement, synthetic_rows
 from cloister_shared.reference import Reference
 from cloister_shared.registry import Registry, Version
 from cloister_shared.weights import LinearWeights

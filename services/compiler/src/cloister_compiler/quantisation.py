@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import estimator
-from cloister_shared.reference import Reference
+from cloister_shared.reference import Reference, needed_features
 from cloister_shared.weights import LinearWeights
 
 Floats = npt.NDArray[np.float64]
@@ -89,20 +89,6 @@ def quantise(
             f"is {np.abs(weights.coef).max():.1e}; train the model longer"
         )
     return quantised
-
-
-def needed_features(reference: Reference) -> Integers:
-    """Return the features that a quantised model on all features cannot do without.
-
-    They are those with an integer weight other than 0, and those with the smallest and the largest
-    float weight, which set the scale of all weights. There is at least one.
-    """
-    needed = reference.weights.any(axis=1)
-    for extreme in (reference.coef.min(), reference.coef.max()):
-        holders = (reference.coef == extreme).any(axis=0)
-        if not (holders & needed).any():
-            needed[holders.argmax()] = True
-    return np.flatnonzero(needed).astype(np.int64)
 
 
 def drop_features(

@@ -8,12 +8,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cloister_compiler.probes import measure_agreement, synthetic_rows
-from cloister_compiler.quantisation import Bits, QuantisedModel, needed_features, quantise
+from cloister_compiler.quantisation import Bits, QuantisedModel, quantise
 from cloister_shared.artifact import Agreement
 from cloister_shared.card import ModelCard
 from cloister_shared.cost import lwe_dimension
 from cloister_shared.errors import CloisterError
+from cloister_shared.probes import measure_agreement, synthetic_rows
+from cloister_shared.reference import needed_features
 from cloister_shared.weights import LinearWeights
 
 AUTO_BITS = range(2, 9)

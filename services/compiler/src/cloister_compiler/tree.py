@@ -16,12 +16,12 @@ from concrete.fhe import Configuration, EvaluationKeys, Value
 from concrete.ml.sklearn import DecisionTreeClassifier as ConcreteTree
 from sklearn.tree import DecisionTreeClassifier
 
-from cloister_compiler import calibration
 from cloister_compiler.artifact import LIBRARIES, adopt, describe_circuit, export
 from cloister_compiler.key_form import KeyForm, key_form
 from cloister_compiler.payload import PayloadForm, input_form
 from cloister_compiler.quantisation import Bits
 from cloister_compiler.runtime import FHEModelClient, FHEModelServer
+from cloister_shared import calibration
 from cloister_shared.artifact import (
     CLIENT_ZIP,
     EVALUATION_KEY_FORM,

@@ -204,9 +204,7 @@ class RowChecker:
         if self._problems:
             self._raise(more=False)
         if self._count < 2:
-            raise InvalidRows(
-                self._path, [f"it holds {self._count} rows; at least two are needed"]
-            )
+            raise InvalidRows(self._path, [f"it holds {self._count} rows; at least two are needed"])
         return Rows(self._features[: self._count], self._answers[: self._count])
 
     def _raise(self, *, more: bool) -> None:

@@ -26,12 +26,18 @@ def _quantiser(low: float, high: float, bits: int) -> Quantiser:
     return Quantiser((high - low) / steps, int(zero), -offset, steps - offset)
 
 
-def quantised(weights: LinearWeights, bits: int) -> Reference:
-    """Quantise inputs and weights to ``bits`` bits each.
+def weight_quantiser(coef: Floats, bits: int) -> Quantiser:
+    """Return the quantiser of weights of shape (n_outputs, n_inputs)."""
+    return _quantiser(float(coef.min()), float(coef.max()), bits)
+
+
+def quantised(weights: LinearWeights, bits: int, bits_weights: int | None = None) -> Reference:
+    """Quantise inputs and weights.
 
     Args:
         weights: finite.
-        bits: 2 to 8.
+        bits: of the inputs, 2 to 8.
+        bits_weights: of the weights, likewise; by default as many.
 
     Returns:
         The circuit on all inputs; its integer scores are those of what the compiler publishes.
@@ -41,7 +47,7 @@ def quantised(weights: LinearWeights, bits: int) -> Reference:
     """
     coef = weights.coef
     inputs = _quantiser(0.0, 1.0, bits)
-    scaled = _quantiser(float(coef.min()), float(coef.max()), bits)
+    scaled = weight_quantiser(coef, bits if bits_weights is None else bits_weights)
     integers = (scaled.quantise(coef) - scaled.zero_point).T
     scale = inputs.scale * scaled.scale
     zero_point = inputs.zero_point * integers.sum(axis=0)

@@ -1,6 +1,6 @@
 """Synthetic rows that show what quantisation costs, made from bounds and weights alone.
 
-The compiler has no data, and rows that are merely random say little: uniform ones have scores
+Whoever compiles has no data, and rows that are merely random say little: uniform ones have scores
 close to each other, unlike data, and differ far too often; the extremes of a class are so far from
 every other class that they never do. What counts is how a row comes to lie between classes. The
 rows here are four equal parts:
@@ -24,8 +24,8 @@ measure, and one was .0051 against .0055. So it is a cautious guess about data, 
 import numpy as np
 import numpy.typing as npt
 
-from cloister_compiler.calibration import extreme_rows
 from cloister_shared.artifact import Agreement
+from cloister_shared.calibration import extreme_rows
 from cloister_shared.card import ModelCard
 from cloister_shared.links import class_indices, link, values
 from cloister_shared.reference import Reference

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cloister_compiler.probes import (
+from cloister_shared.card import ModelCard
+from cloister_shared.datasets import schema
+from cloister_shared.links import class_indices
+from cloister_shared.probes import (
     PROBES,
     REGRESSION_MARGIN,
     measure_agreement,
     synthetic_rows,
 )
-from cloister_shared.card import ModelCard
-from cloister_shared.datasets import schema
-from cloister_shared.links import class_indices
 from cloister_shared.reference import Reference
 
 Floats = np.ndarray[Any, Any]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cloister_compiler import calibration
 from cloister_compiler.circuit import compile_model
 from cloister_compiler.quantisation import Bits, quantise
+from cloister_shared import calibration
 from cloister_shared.card import ModelCard
 from cloister_shared.weights import LinearWeights
 
