@@ -250,8 +250,9 @@ def test_a_combination_that_cannot_be_fitted_everywhere_is_not_chosen(make: Make
 def test_a_large_search_says_how_large_it_is_and_goes_on(
     make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloister_trainer.local.search.MANY_FITS", 5)
-    train_locally(make(grid=[{"C": [0.1, 1], "n_bits": [4, 5, 6]}], folds=3))
+    monkeypatch.setattr("cloister_trainer.local.plan.MANY_FITS", 5)
+    trained = train_locally(make(grid=[{"C": [0.1, 1], "n_bits": [4, 5, 6]}], folds=3))
+    assert len(trained.search) == 6
     (record,) = [one for one in caplog.records if "searching" in one.getMessage()]
     assert record.getMessage() == "searching 6 combinations in 3 folds: 6 fits"
     assert record.levelname == "WARNING"
@@ -262,6 +263,18 @@ def test_a_fit_that_has_not_converged_is_told(make: Make, caplog: pytest.LogCapt
     assert "stopped before it had converged" in caplog.text
 
 
+def test_how_large_a_search_is_comes_before_all_else(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(*_: object) -> None:
+        assert "searching 2 combinations in 5 folds: 10 fits" in caplog.text
+        raise CloisterError("tried")
+
+    monkeypatch.setattr("cloister_trainer.local.plan.check_suitable", tried)
+    with caplog.at_level("INFO"), pytest.raises(CloisterError, match="tried"):
+        train_locally(make(grid=[{"C": [0.1, 1]}]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -269,6 +282,7 @@ def test_a_fit_that_has_not_converged_is_told(make: Make, caplog: pytest.LogCapt
         ({"estimator": "DecisionTreeClassifier"}, r"publish it by .*publish_tree, or set"),
         ({"estimator": "Ridge"}, "Ridge does a regression: set CLOISTER_ESTIMATOR to one of Log"),
         ({"estimator_parameters": {"D": 1}}, "CLOISTER_ESTIMATOR_PARAMETERS: .*'D'"),
+        ({"estimator_parameters": {"n_bits": 6}}, "n_bits is for CLOISTER_GRID, or CLOISTER_BITS"),
         ({"estimator_parameters": {"C": -1}}, "does not take this: .*'C' parameter"),
         ({"estimator_parameters": {"C": float("nan")}}, "finite|'C' parameter"),
         (
