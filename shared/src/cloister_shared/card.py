@@ -103,6 +103,8 @@ class ModelCard(BaseModel):
     """Missing where sites report no metrics, and of a model that was trained elsewhere."""
     bits: int | None = Field(default=None, ge=2, le=8)
     """To which inputs and weights are to be quantised; missing where nobody has chosen."""
+    pruned: float = Field(default=0, ge=0, lt=1)
+    """Share of the inputs whose weights were taken, those that mattered least."""
     libraries: dict[str, str]
     created: datetime
 

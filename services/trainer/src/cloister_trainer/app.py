@@ -118,10 +118,11 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     if np.array_equal(course.weights.coef, initial.coef):
         raise CloisterError("the weights did not move: nothing was learnt, nothing is published")
     replies.round = None
-    final = collection.evaluate(course.weights)
+    weights = course.weights.pruned(settings.prune)
+    final = collection.evaluate(weights)
     if final is not None:
         events.write("final", **final.model_dump())
-    number = _publish(settings, course, final)
+    number = _publish(settings, course, weights, final)
     checkpoints.discard()
     return number
 
@@ -191,7 +192,9 @@ def _config(settings: Settings) -> ConfigRecord:
     return config
 
 
-def _publish(settings: Settings, course: Course, final: FinalMetrics | None) -> int:
+def _publish(
+    settings: Settings, course: Course, weights: LinearWeights, final: FinalMetrics | None
+) -> int:
     card = ModelCard(
         name=settings.name,
         estimator=settings.estimator,
@@ -201,9 +204,10 @@ def _publish(settings: Settings, course: Course, final: FinalMetrics | None) -> 
         federation=federation(settings, course.rounds[-1].epsilon),
         rounds=tuple(course.rounds),
         final=final,
+        pruned=settings.prune,
         libraries={library: version(library) for library in LIBRARIES},
         created=datetime.now(UTC),
     )
 
     registry = Registry(settings.models_dir)
-    return publish(registry, card, course.weights, inputs_digest(settings)).manifest.version
+    return publish(registry, card, weights, inputs_digest(settings)).manifest.version

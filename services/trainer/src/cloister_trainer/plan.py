@@ -82,6 +82,7 @@ def inputs_digest(settings: Settings) -> str:
             "estimator": settings.estimator,
             "parameters": estimator_parameters(settings),
             "out_of_bounds": settings.out_of_bounds,
+            "prune": settings.prune,
             "rounds": rounds(settings),
             "clients": settings.clients,
             "quorum": settings.quorum,

@@ -135,6 +135,7 @@ def inputs_digest(settings: Settings) -> str:
                 "search": {"grid": settings.grid, "folds": settings.folds}
                 if settings.grid
                 else None,
+                "prune": settings.prune,
                 "validation_share": settings.validation_share,
                 "seed": settings.seed,
                 "out_of_bounds": settings.out_of_bounds,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
 from cloister_shared.errors import CloisterError
@@ -21,6 +22,10 @@ class Rows:
     """In [0, 1], shape (n, n_inputs)."""
     answers: Answers
     """Positions of classes, or targets, shape (n,)."""
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "Rows":
+        """Return the rows at ``indices``, in that order."""
+        return Rows(self.inputs[indices], self.answers[indices])
 
 
 def read_rows(path: Path, reading: Reading) -> Rows:

@@ -84,7 +84,7 @@ def search(
     fits = folds * sum(len(ParameterGrid(without_bits(grid))) for grid in grids)
     splitter = StratifiedKFold if data.classes else KFold
     parts = splitter(folds, shuffle=True, random_state=seed)
-    progress = _Progress(fits)
+    progress = Progress(fits)
     found: list[Candidate] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -123,7 +123,7 @@ def best(found: list[Candidate], data: DatasetSchema) -> Candidate:
 
 
 def _scorer(
-    row: Estimator, data: DatasetSchema, choices: list[int], progress: "_Progress"
+    row: Estimator, data: DatasetSchema, choices: list[int], progress: "Progress"
 ) -> Callable[[Any, Floats, Answers], dict[str, float]]:
     def score(model: Any, inputs: Floats, answers: Answers) -> dict[str, float]:
         weights = LinearWeights.of(model.coef_, model.intercept_)
@@ -164,15 +164,17 @@ def _candidates(results: Mapping[str, Any], grid: Grid) -> list[Candidate]:
     return found
 
 
-class _Progress:
+class Progress:
     """Tells now and then how many fits are done."""
 
     def __init__(self, fits: int) -> None:
+        """Begin with none of so many."""
         self._fits = fits
         self._done = 0
         self._began = self._told = time.monotonic()
 
     def step(self) -> None:
+        """Count one more."""
         self._done += 1
         now = time.monotonic()
         if now - self._told >= PROGRESS_SECONDS and self._done < self._fits:

@@ -41,6 +41,9 @@ class Settings(ServiceSettings):
     estimator_parameters: dict[str, Any] = Field(default_factory=dict)
     """Of the estimator's constructor, as a JSON object of scikit-learn's names, {"C": 0.1} for
     example; the others have scikit-learn's defaults."""
+    prune: float = Field(default=0, ge=0, lt=1)
+    """Share of the inputs, those that matter least, whose weights are taken at the end: they are
+    neither encrypted nor evaluated."""
     grid: Annotated[list[Grid], BeforeValidator(_grids)] = Field(default_factory=list)
     """What to search, as a JSON object with a list of values a parameter, {"C": [0.1, 1]} for
     example, or a list of such objects; n_bits among the parameters stands for the bits, 2 to 8, to

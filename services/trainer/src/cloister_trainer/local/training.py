@@ -68,7 +68,7 @@ def train_locally(settings: Settings) -> Trained:
         chosen = best(found, data)
         parameters |= chosen.estimator_parameters
         bits = chosen.bits
-    weights = fit(row, parameters, fitted, data)
+    weights = fit(row, parameters, fitted, data).pruned(settings.prune)
     measured = measure(
         weights, kept.inputs, kept.answers, link(row.name, parameters, len(data.classes))
     )
@@ -81,6 +81,7 @@ def train_locally(settings: Settings) -> Trained:
         rounds=(),
         final=final_metrics(measured, data),
         bits=bits,
+        pruned=settings.prune,
         libraries={library: version(library) for library in LIBRARIES},
         created=datetime.now(UTC),
     )
