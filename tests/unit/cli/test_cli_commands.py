@@ -18,7 +18,7 @@ from cloister_cli.commands import Command
 from cloister_cli.federation import environment
 
 COMMANDS = (
-    *("train", "compile", "serve", "predict", "evaluate", "demo"),
+    *("train", "tune", "compile", "serve", "predict", "evaluate", "demo"),
     *("models list", "models show", "models promote", "models rollback", "models delete"),
     "schema show",
 )
@@ -189,6 +189,10 @@ def test_a_signal_ends_a_compilation_and_leaves_nothing(
         ("predict a.csv --proba", "cloister_keyholder predict a.csv --proba"),
         ("predict a.csv --json", "cloister_keyholder predict a.csv --json"),
         ("evaluate --json", "cloister_keyholder evaluate --json"),
+        ("import a.skops --schema b --help", "cloister_trainer.imports a.skops --schema b --help"),
+        (f"tune {__file__} --json", "cloister_trainer.tuning --json"),
+        (f"train --local --data {__file__}", "cloister_trainer.local"),
+        (f"train --local --data {__file__} --json", "cloister_trainer.local --json"),
     ],
 )
 def test_a_command_is_a_services_own(start: Start, command: str, line: str) -> None:
@@ -211,6 +215,21 @@ def test_the_model_is_the_one_that_came_into_use_last(start: Start, tmp_path: Pa
     assert elsewhere["CLOISTER_URL"] == "http://there"
 
 
+def test_what_is_given_to_a_tuning_or_a_local_training_reaches_it(start: Start) -> None:
+    parameters = '{"penalty": "l1"}'
+    same = ["--schema", __file__, "--estimator", "Ridge", "--parameters", parameters]
+    tuned = start("tune", __file__, *same, "--tolerance", "0.1", "--output", "there").settings()
+    assert tuned["CLOISTER_DATA_PATH"] == tuned["CLOISTER_SCHEMA_PATH"] == __file__
+    assert tuned["CLOISTER_TUNE_TOLERANCE"] == "0.1"
+    assert tuned["CLOISTER_TUNED_DIR"] == "there"
+    local = start("train", "--local", "--data", __file__, *same, "--grid", "{}", "--model", "m")
+    found = local.settings()
+    assert found["CLOISTER_DATA_PATH"] == found["CLOISTER_SCHEMA_PATH"] == __file__
+    assert found["CLOISTER_ESTIMATOR_PARAMETERS"] == parameters
+    assert (found["CLOISTER_GRID"], found["CLOISTER_MODEL"]) == ("{}", "m")
+    assert found["CLOISTER_MODELS_DIR"].endswith("/cloister/models")
+
+
 def test_without_a_model_there_is_nothing_to_compile(tmp_path: Path) -> None:
     code, out, error = run("compile", "--home", str(tmp_path))
     assert (code, out) == (1, "")
@@ -223,6 +242,11 @@ def test_without_a_model_there_is_nothing_to_compile(tmp_path: Path) -> None:
         ("train --clients 0", "--clients"),
         ("train --data /nowhere", "--data"),
         ("train --schema /etc/hostname", "needs --data"),
+        ("train --local", "one file"),
+        ("train --grid {}", "needs --local"),
+        (f"train --data {__file__}", "needs --schema"),
+        (f"train --data {__file__} --data /tmp", "one file"),
+        ("tune /nowhere.csv", "nowhere.csv"),
         ("train --mnist-path /nowhere.npz", "--mnist-path"),
         ("demo --samples -1", "--samples"),
         ("compile --what", "No such option"),

@@ -11,7 +11,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from cloister_cli import models, schemas
-from cloister_cli.commands import asking, compiling, serving
+from cloister_cli.commands import (
+    asking,
+    compiling,
+    importing,
+    serving,
+    training_here,
+    tuning,
+)
 from cloister_cli.demo import Demo, run_demo
 from cloister_cli.federation import Training, environment, train
 from cloister_cli.home import Home
@@ -20,10 +27,12 @@ from cloister_cli.options import (
     Clients,
     Dataset,
     Estimator,
+    Grid,
     HomeFolder,
     Json,
     MnistPath,
     Model,
+    Parameters,
     Url,
     flags,
 )
@@ -77,10 +86,7 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
         ),
     ] = None,
     estimator: Estimator = None,
-    parameters: Annotated[
-        str | None,
-        typer.Option(metavar="JSON", help="Of the estimator's constructor, '{\"C\": 0.1}'."),
-    ] = None,
+    parameters: Parameters = None,
     clients: Clients = 3,
     rounds: Annotated[
         str | None, typer.Option(metavar="N", help="Rounds of training.", show_default="5")
@@ -88,13 +94,18 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train another version of what is trained already.")
     ] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Without sites: fit the rows of one file, all together.")
+    ] = False,
+    grid: Grid = None,
     mnist_path: MnistPath = None,
     json: Json = False,
 ) -> None:
-    """Train a model across sites that are simulated on this machine.
+    """Train a model across sites that are simulated on this machine, or in one place.
 
     Rows of a dataset, or of a file, are dealt to the sites, and a part is held out for `cloister
-    evaluate`; or each site has rows of its own.
+    evaluate`; or each site has rows of its own. With --local there are no sites, and --grid
+    searches parameters first.
 
     Example: cloister train --dataset diabetes --estimator Ridge --clients 4
     """
@@ -102,7 +113,7 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
     sites, file = _rows(data or [])
     if schema is None and sites:
         schema = sites[0] / "schema.json"
-    elif schema is None and file:
+    elif schema is None and file and not local:
         raise typer.BadParameter("of a file needs --schema", param_hint="--data")
     elif schema is not None and not data:
         raise typer.BadParameter("needs --data, the rows", param_hint="--schema")
@@ -116,6 +127,13 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
         "rounds": rounds,
         "retrain": True if retrain else None,
     }
+    if local:
+        if file is None:
+            raise typer.BadParameter("needs --data, one file", param_hint="--local")
+        command = training_here(place, *flags(json=json), model=name, grid=grid, **settings)
+        command.become()
+    if grid is not None:
+        raise typer.BadParameter("needs --local", param_hint="--grid")
     training = Training(name, clients, sites, settings, mnist_path)
 
     def run(scratch: Path) -> None:
@@ -127,6 +145,82 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
     typer.echo(f"model {name}, version {version}, is in use in {place.models}", err=True)
     if json:
         typer.echo(json_module.dumps({"name": name, "version": version}))
+
+
+@app.command()
+def tune(  # noqa: PLR0913, PLR0917 - each is an option
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="Rows in one place, with their labels: CSV, Parquet or .npz.",
+        ),
+    ],
+    dataset: Dataset = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="Schema of the rows.",
+            show_default="the dataset's",
+        ),
+    ] = None,
+    estimator: Estimator = None,
+    parameters: Parameters = None,
+    grid: Grid = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Rows searched with; 0 for all.", show_default="10000"),
+    ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X",
+            help="Accuracy that may be lost for a cheaper model; of a regression a share of the "
+            "error.",
+            show_default="0.005",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(file_okay=False, metavar="FOLDER", help="Gets what is chosen.")
+    ] = Path("tuned"),
+    json: Json = False,
+) -> None:
+    """Search parameters, bits, inputs to leave out and pools of pixels: score against cost.
+
+    Prints what nothing beats in both, and writes the cheapest within the tolerance as settings.
+
+    Example: cloister tune patients.csv --schema patients.json
+    """
+    tuning(
+        *flags(json=json),
+        data_path=file,
+        dataset=dataset,
+        schema_path=schema,
+        estimator=estimator,
+        estimator_parameters=parameters,
+        grid=grid,
+        tune_rows=rows,
+        tune_tolerance=tolerance,
+        tuned_dir=output,
+    ).become()
+
+
+@app.command(
+    "import",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def import_model(context: typer.Context, home: HomeFolder = HOME) -> None:
+    """Publish a model that was trained elsewhere; `cloister import --help` tells its options.
+
+    Example: cloister import tumours.skops --schema breast_cancer --name tumours
+    """
+    importing(Home.at(home), *context.args).become()
 
 
 @app.command("compile")

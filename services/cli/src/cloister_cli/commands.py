@@ -73,6 +73,21 @@ def asking(home: Home, model: str | None, *arguments: str, **settings: object) -
     return Command("cloister_keyholder", arguments, {"model": model, **folders, **settings})
 
 
+def training_here(home: Home, *arguments: str, **settings: object) -> Command:
+    """Train where all rows are in one place."""
+    return Command("cloister_trainer.local", arguments, {"models_dir": home.models, **settings})
+
+
+def tuning(*arguments: str, **settings: object) -> Command:
+    """Search what predicts well and costs little."""
+    return Command("cloister_trainer.tuning", arguments, settings)
+
+
+def importing(home: Home, *arguments: str) -> Command:
+    """Publish a model that was trained elsewhere."""
+    return Command("cloister_trainer.imports", arguments, {"models_dir": home.models})
+
+
 def trained(home: Home, *arguments: str) -> Command:
     """Look after models as they were trained."""
     return Command("cloister_trainer.versions", arguments, {"models_dir": home.models})

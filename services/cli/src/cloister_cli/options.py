@@ -45,6 +45,14 @@ Dataset = Annotated[
         show_default="digits",
     ),
 ]
+Parameters = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help="Of the estimator's constructor, '{\"C\": 0.1}'."),
+]
+Grid = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help='Values to search, \'{"C": [0.1, 1], "n_bits": [4, 8]}\'.'),
+]
 Estimator = Annotated[
     str | None,
     typer.Option(

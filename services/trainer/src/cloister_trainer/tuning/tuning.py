@@ -1,6 +1,7 @@
 """From a file of rows to a setting."""
 
 import logging
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -67,10 +68,12 @@ def tune(settings: Settings) -> Tuned:
 
 def _agreement(settings: Settings, choice: Choice, encoded: Floats, answers: Answers) -> Agreement:
     data = pooled(settings.data, choice.pool)
-    weights, _ = fitted_weights(
-        settings, choice.parameters, Rows(inputs_of(encoded, data), answers)
-    )
-    weights = weights.pruned(choice.prune)
+    rows = Rows(inputs_of(encoded, data), answers)
+    with warnings.catch_warnings():
+        # What stopped before it had converged was told of the search.
+        warnings.simplefilter("ignore")
+        fitted, _ = fitted_weights(settings, choice.parameters, rows)
+    weights = fitted.pruned(choice.prune)
     card = ModelCard(
         name=settings.name,
         estimator=settings.estimator,
