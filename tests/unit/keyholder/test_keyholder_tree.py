@@ -349,7 +349,9 @@ def test_features_must_be_quantised_alike(client_zip: bytes) -> None:
 
     with zipfile.ZipFile(io.BytesIO(client_zip)) as archive:
         processing = json.loads(archive.read("serialized_processing.json"))
-    processing["input_quantizers"][2]["serialized_value"]["scale"]["serialized_value"] *= 2
+    other = json.loads(json.dumps(processing["input_quantizers"][0]))
+    other["serialized_value"]["scale"]["serialized_value"] *= 2
+    processing["input_quantizers"].append(other)
     with pytest.raises(InvalidClientPackage, match="equal"):
         open_package(
             rezip(client_zip, {"serialized_processing.json": json.dumps(processing).encode()})

@@ -68,9 +68,9 @@ def train_locally(settings: Settings) -> Trained:
         chosen = best(found, data)
         parameters |= chosen.estimator_parameters
         bits = chosen.bits
-    weights = fit(row, parameters, fitted, data)
+    model = fit(row, parameters, fitted, data)
     measured = measure(
-        weights, kept.inputs, kept.answers, link(row.name, parameters, len(data.classes))
+        model, kept.inputs, kept.answers, link(row.name, parameters, len(data.classes))
     )
     card = ModelCard(
         name=settings.name,
@@ -85,7 +85,7 @@ def train_locally(settings: Settings) -> Trained:
         created=datetime.now(UTC),
     )
     details: dict[str, Any] = {SEARCH: [asdict(one) for one in found]} if found else {}
-    published = publish(registry, card, weights, digest, details)
+    published = publish(registry, card, model, digest, details)
     published.verify()
     log.info("published version %d of %s", published.manifest.version, card.name)
     return _trained(published, is_new=True)
