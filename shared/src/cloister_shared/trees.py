@@ -85,6 +85,11 @@ class Trees:
         return len(self.roots)
 
     @property
+    def n_leaves(self) -> int:
+        """Leaves of all trees together."""
+        return int((self.left == LEAF).sum())
+
+    @property
     def depth(self) -> int:
         """Comparisons on the longest way from a root to a leaf."""
         depths = np.zeros(len(self.left), dtype=np.int64)

@@ -41,7 +41,7 @@ from cloister_shared.artifact import (
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.digests import digest_bytes, digest_file, digest_json
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import estimator
+from cloister_shared.estimators import LARGEST_LEAVES, estimator
 from cloister_shared.registry import Registry, Version
 from cloister_shared.trees import Ranked, Trees, ranks
 
@@ -203,11 +203,15 @@ def _publish(
 def _check_size(card: ModelCard, trees: Trees) -> None:
     """Refuse what takes too long to serve, whatever its card says."""
     largest = estimator(card.estimator).largest
-    for parameter, found in (("max_depth", trees.depth), ("n_estimators", trees.n_trees)):
-        if found > largest.get(parameter, 1):
+    for parameter, counted, found, most in (
+        ("max_depth", "comparisons one after another", trees.depth, largest.get("max_depth", 0)),
+        ("n_estimators", "trees", trees.n_trees, largest.get("n_estimators", 1)),
+        ("max_leaf_nodes", "leaves", trees.n_leaves, LARGEST_LEAVES),
+    ):
+        if found > most:
             raise CloisterError(
-                f"{card.name} has {parameter} {found}, and more than {largest.get(parameter, 1)} "
-                f"takes too long under encryption: train it with {parameter} at most that"
+                f"{card.name} takes too long under encryption: it has {found} {counted}, and "
+                f"{most} can be served; train it with a smaller {parameter}"
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import ESTIMATORS, Estimator, sklearn_class
+from cloister_shared.estimators import ESTIMATORS, Estimator, check_leaves, sklearn_class
 from cloister_shared.schema import DatasetSchema
 
 SETTING = "CLOISTER_ESTIMATOR_PARAMETERS"
@@ -74,6 +74,11 @@ def _check_size(row: Estimator, parameters: Mapping[str, Any], said_in: str) -> 
                 f"{said_in}: {name} of {row.name} is {given}: set it to 1 to {largest}; a larger "
                 "one takes too long under encryption"
             )
+    if row.family == "tree":
+        try:
+            check_leaves(parameters)
+        except CloisterError as error:
+            raise CloisterError(f"{said_in}: {error}") from None
 
 
 def check_across_sites(row: Estimator, parameters: Mapping[str, Any]) -> None:
