@@ -24,7 +24,7 @@ from cloister_shared.registry import Registry, Version
 from cloister_shared.schema import DatasetSchema, Feature, Target
 from cloister_shared.service import load_settings
 from cloister_shared.weights import LinearWeights
-from cloister_trainer.local.plan import inputs_digest
+from cloister_trainer.local.plan import estimator_parameters, inputs_digest
 from cloister_trainer.local.rows import Rows, read_rows, split
 from cloister_trainer.local.search import best, search
 from cloister_trainer.local.settings import Settings
@@ -147,6 +147,29 @@ def test_another_training_has_another_digest(make: Make, change: dict[str, Any])
     assert inputs_digest(make(**change)) == inputs_digest(make(**change, model="other"))
 
 
+def test_the_seed_is_of_the_splits_too(make: Make) -> None:
+    # This one draws no random numbers itself.
+    fixed = {"task": "regression", "estimator": "LinearRegression"}
+    assert inputs_digest(make(**fixed, seed=1)) != inputs_digest(make(**fixed, seed=2))
+    (one, _), (other, _) = both(make(seed=1)), both(make(seed=2))
+    assert not np.array_equal(one.inputs, other.inputs)
+
+
+def test_a_fit_goes_to_its_end(make: Make) -> None:
+    assert estimator_parameters(make()) == {"random_state": 0}
+    found = estimator_parameters(make(estimator="SGDClassifier", seed=3))
+    assert found == {"random_state": 3, "loss": "log_loss"}
+
+
+def test_every_class_has_its_share_of_the_rows_to_measure_on(make: Make) -> None:
+    features, labels = shape_rows()
+    kept = (labels != "two") | (np.cumsum(labels == "two") <= 10)
+    settings = make(validation_share=0.2)
+    np.savez(settings.data_path, X=features[kept], y=labels[kept])
+    fitted, measured = both(settings)
+    assert [np.bincount(rows.answers.astype(int))[2] for rows in (fitted, measured)] == [8, 2]
+
+
 def test_other_rows_and_another_schema_are_another_training(make: Make) -> None:
     before = inputs_digest(make())
     features, labels = shape_rows(150)
@@ -227,8 +250,9 @@ def test_a_combination_that_cannot_be_fitted_everywhere_is_not_chosen(make: Make
 def test_a_large_search_says_how_large_it_is_and_goes_on(
     make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloister_trainer.local.search.MANY_FITS", 5)
-    train_locally(make(grid=[{"C": [0.1, 1], "n_bits": [4, 5, 6]}], folds=3))
+    monkeypatch.setattr("cloister_trainer.local.plan.MANY_FITS", 5)
+    trained = train_locally(make(grid=[{"C": [0.1, 1], "n_bits": [4, 5, 6]}], folds=3))
+    assert len(trained.search) == 6
     (record,) = [one for one in caplog.records if "searching" in one.getMessage()]
     assert record.getMessage() == "searching 6 combinations in 3 folds: 6 fits"
     assert record.levelname == "WARNING"
@@ -239,6 +263,18 @@ def test_a_fit_that_has_not_converged_is_told(make: Make, caplog: pytest.LogCapt
     assert "stopped before it had converged" in caplog.text
 
 
+def test_how_large_a_search_is_comes_before_all_else(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(*_: object) -> None:
+        assert "searching 2 combinations in 5 folds: 10 fits" in caplog.text
+        raise CloisterError("tried")
+
+    monkeypatch.setattr("cloister_trainer.local.plan.check_suitable", tried)
+    with caplog.at_level("INFO"), pytest.raises(CloisterError, match="tried"):
+        train_locally(make(grid=[{"C": [0.1, 1]}]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -246,6 +282,7 @@ def test_a_fit_that_has_not_converged_is_told(make: Make, caplog: pytest.LogCapt
         ({"estimator": "DecisionTreeClassifier"}, r"publish it by .*publish_tree, or set"),
         ({"estimator": "Ridge"}, "Ridge does a regression: set CLOISTER_ESTIMATOR to one of Log"),
         ({"estimator_parameters": {"D": 1}}, "CLOISTER_ESTIMATOR_PARAMETERS: .*'D'"),
+        ({"estimator_parameters": {"n_bits": 6}}, "n_bits is for CLOISTER_GRID, or CLOISTER_BITS"),
         ({"estimator_parameters": {"C": -1}}, "does not take this: .*'C' parameter"),
         ({"estimator_parameters": {"C": float("nan")}}, "finite|'C' parameter"),
         (

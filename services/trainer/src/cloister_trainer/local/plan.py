@@ -1,5 +1,6 @@
 """What determines a local training, and what is refused before any work."""
 
+import logging
 from typing import Any
 
 from sklearn.model_selection import ParameterGrid
@@ -16,6 +17,8 @@ N_BITS = "n_bits"
 BITS = range(2, 9)
 MANY_FITS = 1000
 """What is worth a warning before it begins."""
+
+log = logging.getLogger(__name__)
 
 
 def chosen_estimator(settings: Settings) -> Estimator:
@@ -55,6 +58,23 @@ def without_bits(grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {name: values for name, values in grid.items() if name != N_BITS}
 
 
+def tell_size(settings: Settings) -> None:
+    """Tell how much a search is, before its parameters are tried: of many even that takes long."""
+    sizes = [len(ParameterGrid(without_bits(grid))) for grid in settings.grid]
+    fits = settings.folds * sum(sizes)
+    combinations = sum(
+        size * len(grid.get(N_BITS, [None]))
+        for size, grid in zip(sizes, settings.grid, strict=True)
+    )
+    log.log(
+        logging.WARNING if fits > MANY_FITS else logging.INFO,
+        "searching %d combinations in %d folds: %d fits",
+        combinations,
+        settings.folds,
+        fits,
+    )
+
+
 def check(settings: Settings) -> None:
     """Refuse, before any row is read, what cannot succeed.
 
@@ -65,7 +85,13 @@ def check(settings: Settings) -> None:
     """
     row, base = chosen_estimator(settings), estimator_parameters(settings)
     check_name(settings.name, settings.data)
-    if not settings.grid:
+    if N_BITS in base:
+        raise CloisterError(
+            f"{SETTING}: {N_BITS} is for CLOISTER_GRID, or CLOISTER_BITS of the compiler"
+        )
+    if settings.grid:
+        tell_size(settings)
+    else:
         check_suitable(row, base, settings.data)
     for grid in settings.grid:
         if N_BITS in grid and row.family == "tree":

@@ -19,7 +19,7 @@ from cloister_shared.schema import DatasetSchema
 from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.local.fitting import stopped_early
-from cloister_trainer.local.plan import MANY_FITS, N_BITS, without_bits
+from cloister_trainer.local.plan import N_BITS, without_bits
 from cloister_trainer.local.quantisation import quantised_scores
 from cloister_trainer.local.rows import Rows
 
@@ -82,15 +82,7 @@ def search(
     Raises:
         CloisterError: scikit-learn fits none of them.
     """
-    sizes = [len(ParameterGrid(without_bits(grid))) for grid in grids]
-    fits = sum(sizes) * folds
-    log.log(
-        logging.WARNING if fits > MANY_FITS else logging.INFO,
-        "searching %d combinations in %d folds: %d fits",
-        sum(size * len(grid.get(N_BITS, [None])) for size, grid in zip(sizes, grids, strict=True)),
-        folds,
-        fits,
-    )
+    fits = folds * sum(len(ParameterGrid(without_bits(grid))) for grid in grids)
     splitter = StratifiedKFold if data.classes else KFold
     parts = splitter(folds, shuffle=True, random_state=seed)
     progress = _Progress(fits)

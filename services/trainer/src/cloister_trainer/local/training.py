@@ -48,11 +48,11 @@ def train_locally(settings: Settings) -> Trained:
     Raises:
         CloisterError: something does not fit, or cannot be served encrypted; nothing is published.
     """
-    plan.check(settings)
     digest, registry = inputs_digest(settings), Registry(settings.models_dir)
     there = adopted(registry, settings.name, digest, retrain=settings.retrain)
     if there is not None:
         return _trained(there, is_new=False)
+    plan.check(settings)
     data = settings.data
     rows = read_rows(settings.data_path, data, settings.out_of_bounds)
     fitted, kept = split(rows, data, settings.validation_share, settings.seed)
