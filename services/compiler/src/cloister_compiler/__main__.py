@@ -31,6 +31,10 @@ def compile_once(settings: Settings) -> None:
     model = models.open_current(settings.model)
     model.verify()
     if estimator(read_card(model.file(CARD)).estimator).family == "tree":
+        if settings.bits_inputs:
+            log.warning(
+                "a tree's inputs have the bits that it needs: CLOISTER_BITS_INPUTS is unused"
+            )
         publish_trees(
             models,
             artifacts,
