@@ -19,6 +19,7 @@ from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.preprocessing import to_inputs
 from cloister_shared.registry import Registry
 from cloister_shared.schema import DatasetSchema, Feature
+from cloister_shared.trees import Trees, ranks
 from cloister_shared.weights import LinearWeights
 
 # Else a run of the tests that fail ends with code 0, and one that loses a connection at once.
@@ -135,7 +136,8 @@ def tree_artifacts(tmp_path_factory: pytest.TempPathFactory, tree_data: Data) ->
 
     ``clear.npy`` in it has what the quantised tree says of the rows in ``tree_data`` in the clear.
     """
-    from cloister_compiler.tree import compile_tree, publish_tree  # noqa: PLC0415 - takes seconds
+    # Takes seconds to import.
+    from cloister_compiler.tree import in_the_clear, publish_tree, quantise_trees  # noqa: PLC0415
 
     description = DatasetSchema(
         dataset="iris",
@@ -165,5 +167,8 @@ def tree_artifacts(tmp_path_factory: pytest.TempPathFactory, tree_data: Data) ->
     root = tmp_path_factory.mktemp("tree")
     # Two bits make small keys, and every leaf is still reached.
     publish_tree(Registry(root / "artifacts"), card, fitted, bits=2, verification_samples=1)
-    np.save(root / "clear.npy", compile_tree(fitted, 2).predict_proba(unit, fhe="disable"))
+    ranked = Trees.of(fitted).ranked()
+    taken = ranks(unit[:, ranked.features], ranked.edges).astype(np.float64)
+    clear = in_the_clear(quantise_trees(card, ranked, 2), card)
+    np.save(root / "clear.npy", clear(taken))
     return root

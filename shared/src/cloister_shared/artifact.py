@@ -7,7 +7,8 @@ CLIENT_ZIP = "client.zip"
 circuit.json where the circuit does not take every feature of the card."""
 CIRCUIT = "circuit.json"
 """In client.zip: ``{"features": [...]}``, the ascending indices of the card's features that the
-circuit takes; without it, it takes all."""
+circuit takes; without it, it takes all. Of trees also ``"edges": [[...], ...]``, ascending, of each
+feature: what is encrypted is how many of them lie below it."""
 SERVER_ZIP = "server.zip"
 """Concrete ML's server side, as MLIR."""
 REFERENCE = "reference.npz"
@@ -22,6 +23,9 @@ EVALUATION_KEY_FORM = "evaluation_key_form.bin"
 """The bytes that all sets of evaluation keys share, in order, for circuits that need keys."""
 CARD = "card.json"
 WEIGHTS = "weights.npz"
+"""Of a linear model, in the registry of models."""
+TREES = "trees.npz"
+"""Of a tree or a forest, likewise."""
 
 
 class ByteRange(BaseModel):
@@ -52,12 +56,12 @@ class Circuit(BaseModel):
     n_features: int = Field(ge=1)
     """Features that the circuit takes."""
     n_card_features: int = Field(ge=1)
-    """Features of the model; those that a linear circuit does not take have no weight in it, and a
-    tree's takes all."""
+    """Features of the model; those that a circuit does not take have no weight in it, or no tree
+    compares them."""
     n_outputs: int = Field(ge=1)
     bits_inputs: int = Field(ge=1)
     bits_weights: int = Field(ge=1)
-    """Of a tree: bits of its thresholds and of its probabilities."""
+    """Of trees: bits of their leaves' values."""
     width: int = Field(ge=1)
     """Bits of the integer scores, the sign included where there is one."""
     signed: bool
@@ -114,7 +118,7 @@ class ArtifactDetails(BaseModel):
     circuit: Circuit
     verification: Verification
     agreement: Agreement | None = None
-    """None for a circuit that was not compared with a float model: a tree's is not."""
+    """None for a circuit that was not compared with a float model."""
     floor_ms: float | None = Field(default=None, gt=0)
     """Estimated milliseconds that one evaluation takes at least, on one core with AVX-512; None
     for a circuit that is not linear."""

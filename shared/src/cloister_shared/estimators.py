@@ -31,8 +31,8 @@ class Estimator:
     concrete_class: str
     """Import path of the class that compiles it."""
     family: Literal["linear", "tree"] = "linear"
-    """Linear: the circuit computes scores and needs no evaluation keys. Tree: it computes class
-    probabilities and needs evaluation keys."""
+    """Linear: the circuit computes scores and needs no evaluation keys. Tree: it computes what each
+    of one or several trees answers, and needs evaluation keys."""
     aggregation: Aggregation | None = None
     """How sites train it together; None: they cannot."""
     iterations: str | None = None
@@ -43,6 +43,8 @@ class Estimator:
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Parameters of which not every value can be compiled or trained across sites: those that
     can."""
+    largest: Mapping[str, int] = field(default_factory=dict)
+    """Parameters that are whole numbers from 1, and how large each may be to be served."""
     positive: Literal["none", "not negative", "positive"] = "none"
     """What its targets have to be, whatever its parameters."""
     has_proximal_term: bool = False
@@ -66,6 +68,32 @@ def _generalised(name: str, **changes: Any) -> Estimator:
     iterated = {"iterations": "max_iter", "defaults": {"max_iter": 20}}
     return _linear(name, "regression", "rounds", **iterated, **changes)
 
+
+def _tree(name: str, task: Task, module: str, **changes: Any) -> Estimator:
+    return Estimator(
+        name=name,
+        task=task,
+        sklearn_class=f"sklearn.{module}.{name}",
+        concrete_class=f"concrete.ml.sklearn.{name}",
+        family="tree",
+        **changes,
+    )
+
+
+LARGEST_DEPTH = 5
+LARGEST_TREES = 10
+LARGEST_LEAVES = 80
+"""Of all trees together. An encrypted prediction takes up to .2 s of one core for each leaf, so
+this is about half of the 30 s that the inference service allows a request by default."""
+
+_ONE_TREE: dict[str, Any] = {
+    "defaults": {"max_depth": 4},
+    "largest": {"max_depth": LARGEST_DEPTH},
+}
+_FOREST: dict[str, Any] = {
+    "defaults": {"max_depth": 3, "n_estimators": 5},
+    "largest": {"max_depth": LARGEST_DEPTH, "n_estimators": LARGEST_TREES},
+}
 
 _SEEDED: dict[str, Any] = {"random_state": 0}
 """A training that is repeated or resumed is to come to the same weights."""
@@ -104,13 +132,10 @@ ESTIMATORS = {
         _generalised("PoissonRegressor", positive="not negative"),
         _generalised("GammaRegressor", positive="positive"),
         _generalised("TweedieRegressor"),
-        Estimator(
-            name="DecisionTreeClassifier",
-            task="classification",
-            sklearn_class="sklearn.tree.DecisionTreeClassifier",
-            concrete_class="concrete.ml.sklearn.DecisionTreeClassifier",
-            family="tree",
-        ),
+        _tree("DecisionTreeClassifier", "classification", "tree", **_ONE_TREE),
+        _tree("DecisionTreeRegressor", "regression", "tree", **_ONE_TREE),
+        _tree("RandomForestClassifier", "classification", "ensemble", **_FOREST),
+        _tree("RandomForestRegressor", "regression", "ensemble", **_FOREST),
     )
 }
 
@@ -142,6 +167,28 @@ def federated_estimator(name: str) -> Estimator:
             f"estimator {name!r} cannot be trained across sites; use one of: {', '.join(others)}"
         )
     return row
+
+
+def check_leaves(parameters: Mapping[str, Any]) -> None:
+    """Refuse trees that may have too many leaves together to be served.
+
+    Args:
+        parameters: of the constructor of a tree or a forest, those in ``largest`` among them.
+
+    Raises:
+        CloisterError: saying which parameters to lower.
+    """
+    depth, n_trees = parameters["max_depth"], parameters.get("n_estimators", 1)
+    each = 2**depth
+    if type(parameters.get("max_leaf_nodes")) is int:
+        each = min(each, parameters["max_leaf_nodes"])
+    if n_trees * each > LARGEST_LEAVES:
+        raise CloisterError(
+            f"{n_trees} trees of up to {each} leaves take too long under encryption: all trees "
+            f"together may have {LARGEST_LEAVES}. Lower n_estimators to {LARGEST_LEAVES // each}, "
+            f"max_depth to {(LARGEST_LEAVES // n_trees).bit_length() - 1}, or max_leaf_nodes to "
+            f"{LARGEST_LEAVES // n_trees}"
+        )
 
 
 def sklearn_class(row: Estimator) -> Any:

@@ -1,4 +1,4 @@
-"""What the scores of a linear model mean: probabilities, classes or predicted values.
+"""What the scores of a model mean: probabilities, classes or predicted values.
 
 As scikit-learn 1.5 does it, from the estimator and its parameters alone: whoever has a model card
 turns scores into the same answers.
@@ -15,7 +15,14 @@ from cloister_shared.errors import CloisterError
 Floats = npt.NDArray[np.float64]
 
 Link = Literal[
-    "softmax", "softmax of pairs", "logistic", "modified Huber", "margin", "identity", "exponential"
+    "softmax",
+    "softmax of pairs",
+    "logistic",
+    "modified Huber",
+    "shares",
+    "margin",
+    "identity",
+    "exponential",
 ]
 """Of scores s, where there are k classes:
 
@@ -24,13 +31,14 @@ Link = Literal[
 - ``logistic``: of each class the logistic function, scaled to sum to 1.
 - ``modified Huber``: of each class (clip(s, -1, 1) + 1) / 2 (Zadrozny and Elkan, 2002), scaled to
   sum to 1, and uniform where all are 0.
+- ``shares``: of a tree or a forest, the probabilities themselves, of two classes too.
 - ``margin``: distances from hyperplanes, which no probabilities are defined for.
 - ``identity`` and ``exponential``: of a regression, the predicted value.
 """
 
 
 def link(estimator: str, parameters: Mapping[str, Any], n_classes: int) -> Link:
-    """Return what a fitted linear estimator's scores mean.
+    """Return what a fitted estimator's scores mean.
 
     Args:
         estimator: its scikit-learn class name.
@@ -48,6 +56,10 @@ def link(estimator: str, parameters: Mapping[str, Any], n_classes: int) -> Link:
             found = _of_sgd_classifier(parameters)
         case "LinearSVC":
             found = "margin"
+        case "DecisionTreeClassifier" | "RandomForestClassifier":
+            found = "shares"
+        case "DecisionTreeRegressor" | "RandomForestRegressor":
+            found = "identity"
         case "PoissonRegressor" | "GammaRegressor":
             found = "exponential"
         case "TweedieRegressor":
@@ -58,7 +70,7 @@ def link(estimator: str, parameters: Mapping[str, Any], n_classes: int) -> Link:
         case "LinearRegression" | "Ridge" | "Lasso" | "ElasticNet" | "LinearSVR" | "SGDRegressor":
             found = "identity"
         case _:
-            raise CloisterError(f"{estimator} is no linear estimator that Cloister knows")
+            raise CloisterError(f"{estimator} is no estimator that Cloister knows")
     return found
 
 
@@ -91,7 +103,7 @@ def probabilities(scores: Floats, meaning: Link) -> Floats:
     """Turn the scores of a classifier into class probabilities.
 
     Args:
-        scores: finite, shape (n, 1) for two classes, else (n, n_classes).
+        scores: finite, shape (n, 1) for two classes of a linear model, else (n, n_classes).
         meaning: of the scores.
 
     Returns:
@@ -100,6 +112,8 @@ def probabilities(scores: Floats, meaning: Link) -> Floats:
     Raises:
         CloisterError: there are none of this meaning.
     """
+    if meaning == "shares":
+        return scores
     # Both of a pair, so that the smaller one is not lost in 1 - p.
     each = np.hstack([-scores, scores]) if _is_pair(scores) else scores
     match meaning:
@@ -116,7 +130,7 @@ def class_indices(scores: Floats) -> npt.NDArray[np.int64]:
     """Position of the predicted class, shape (n,): the first where scores are equal.
 
     Args:
-        scores: shape (n, 1) for two classes, else (n, n_classes).
+        scores: shape (n, 1) for two classes of a linear model, else (n, n_classes).
     """
     if _is_pair(scores):
         return (scores[:, 0] > 0).astype(np.int64)

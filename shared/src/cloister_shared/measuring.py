@@ -1,4 +1,4 @@
-"""How well a linear model predicts rows: what a card says of it, and what sites tell of it."""
+"""How well a model predicts rows: what a card says of it, and what sites tell of it."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from cloister_shared.links import (
     values,
 )
 from cloister_shared.schema import Answers
+from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 
 LARGEST = 1e300
@@ -31,16 +32,18 @@ class Metrics:
     error of a regression."""
 
 
-def measure(weights: LinearWeights, inputs: Floats, answers: Answers, meaning: Link) -> Metrics:
+def measure(
+    model: LinearWeights | Trees, inputs: Floats, answers: Answers, meaning: Link
+) -> Metrics:
     """Measure a model on rows.
 
     Args:
-        weights: of the model.
+        model: in floating point.
         inputs: in [0, 1], shape (n, n_inputs), at least one row.
         answers: positions of classes, or targets, shape (n,).
         meaning: of the model's scores.
     """
-    scores = inputs @ weights.coef.T + weights.intercept
+    scores = model.scores(inputs)
     return Metrics(len(answers), quality(scores, answers, meaning), _loss(scores, answers, meaning))
 
 

@@ -80,6 +80,11 @@ class LinearWeights:
         coef[:, least[: int(share * len(least))]] = 0.0
         return LinearWeights(coef, self.intercept)
 
+    def scores(self, inputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the scores, shape (n, n_outputs), of inputs of shape (n, n_inputs)."""
+        found: npt.NDArray[np.float64] = inputs @ self.coef.T + self.intercept
+        return found
+
     def check(self, schema: DatasetSchema) -> None:
         """Raise unless the shapes fit ``schema`` and every value is finite.
 

@@ -1,5 +1,6 @@
 """A fitted decision tree to an artifact, and the form of its evaluation keys."""
 
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +10,27 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
+from cloister_compiler.__main__ import compile_once
 from cloister_compiler.key_form import key_form
-from cloister_compiler.tree import publish_tree
+from cloister_compiler.rebuilding import rebuilt
+from cloister_compiler.selection import Precision
+from cloister_compiler.settings import Settings
+from cloister_compiler.tree import publish_tree, publish_trees
 from cloister_shared.artifact import (
+    CARD,
     CLIENT_ZIP,
     EVALUATION_KEY_FORM,
     EVALUATION_KEYS,
     REFERENCE,
+    TREES,
     ArtifactDetails,
 )
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import ESTIMATORS, sklearn_class
 from cloister_shared.registry import Registry
+from cloister_shared.schema import Target
+from cloister_shared.trees import Trees
 
 
 def test_the_artifact_says_what_keys_must_look_like(tree_artifacts: Path) -> None:
@@ -67,6 +77,143 @@ def test_a_tree_that_is_not_the_cards_is_refused(
     with pytest.raises(CloisterError, match=message):
         publish_tree(artifacts, card, fitted, bits=2, verification_samples=1)
     assert artifacts.names() == []
+
+
+def grown(name: str, **parameters: Any) -> Any:
+    generator = np.random.default_rng(0)
+    rows = generator.random((300, 2))
+    answers: Any = np.arange(300) % 2
+    if ESTIMATORS[name].task == "regression":
+        answers = 10 * rows[:, 0]
+    return sklearn_class(ESTIMATORS[name])(random_state=0, **parameters).fit(rows, answers)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("DecisionTreeClassifier", {"max_depth": 6}, "6 comparisons .* and 5 can be served"),
+        (
+            "RandomForestClassifier",
+            {"n_estimators": 11, "max_depth": 1},
+            "11 trees, and 10 can be served; .* smaller n_estimators",
+        ),
+        (
+            "RandomForestClassifier",
+            {"n_estimators": 10, "max_depth": 4},
+            "leaves, and 80 can be served; .* smaller max_leaf_nodes",
+        ),
+    ],
+)
+def test_what_takes_too_long_is_refused_whatever_the_card_says(
+    artifacts: Registry,
+    make_card: Callable[..., ModelCard],
+    name: str,
+    parameters: dict[str, Any],
+    message: str,
+) -> None:
+    card = make_card(np.zeros((1, 2)), estimator=name, parameters={})
+    with pytest.raises(CloisterError, match=message):
+        publish_tree(artifacts, card, grown(name, **parameters), bits=2, verification_samples=1)
+    assert artifacts.names() == []
+
+
+def publish_in(models: Registry, card: ModelCard, fitted: Any) -> None:
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / CARD).write_text(card.model_dump_json())
+        Trees.of(fitted).write(folder / TREES)
+        return {}
+
+    models.publish(card.name, "made for a test", write)
+
+
+def test_the_command_compiles_a_tree_of_the_registry_once_at_the_fewest_bits(
+    models: Registry,
+    artifacts: Registry,
+    make_card: Callable[..., ModelCard],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    card = make_card(
+        np.zeros((1, 2)), estimator="DecisionTreeClassifier", parameters={"max_depth": 1}
+    )
+    publish_in(models, card, grown("DecisionTreeClassifier", max_depth=1))
+    settings = Settings(
+        model=card.name,
+        models_dir=tmp_path / "models",
+        artifacts_dir=tmp_path / "artifacts",
+        bits="auto",
+        bits_inputs=4,
+        verification_samples=1,
+    )
+    compile_once(settings)
+    assert "CLOISTER_BITS_INPUTS is unused" in caplog.text
+    version = artifacts.open_current(card.name)
+    version.verify()
+    details = ArtifactDetails.model_validate(version.manifest.details)
+    assert details.model_version == 1
+    # One threshold of one of the two inputs.
+    assert (details.circuit.n_features, details.circuit.n_card_features) == (1, 2)
+    assert details.circuit.bits_inputs == 1
+    assert details.agreement
+    assert details.agreement.share <= settings.tolerance
+    assert details.verification.extreme == 2
+    with zipfile.ZipFile(version.file(CLIENT_ZIP)) as archive:
+        circuit = json.loads(archive.read("circuit.json"))
+    assert [len(one) for one in circuit["edges"]] == [1]
+    compile_once(settings)
+    assert artifacts.versions(card.name) == [1]
+
+
+def test_a_tree_that_its_bits_would_change_is_refused(
+    models: Registry,
+    artifacts: Registry,
+    make_card: Callable[..., ModelCard],
+) -> None:
+    card = make_card(
+        np.zeros((1, 2)),
+        estimator="RandomForestClassifier",
+        parameters={"n_estimators": 5, "max_depth": 3},
+    )
+    publish_in(models, card, grown("RandomForestClassifier", n_estimators=5, max_depth=3))
+    with pytest.raises(CloisterError, match=r"CLOISTER_TOLERANCE allows 2\.00 %: give it more"):
+        publish_trees(
+            models,
+            artifacts,
+            card.name,
+            precision=Precision(weights=2),
+            verification_samples=1,
+        )
+    assert artifacts.names() == []
+
+
+def test_arrays_that_are_no_trees_are_refused(
+    models: Registry, artifacts: Registry, make_card: Callable[..., ModelCard]
+) -> None:
+    card = make_card(np.zeros((1, 2)), estimator="RandomForestClassifier", parameters={})
+    fitted = grown("RandomForestClassifier", n_estimators=2, max_depth=2)
+    publish_in(models, card.model_copy(update={"estimator": "DecisionTreeClassifier"}), fitted)
+    with pytest.raises(CloisterError, match="2 trees, and 1 can be served"):
+        publish_trees(
+            models, artifacts, card.name, precision=Precision(weights=8), verification_samples=1
+        )
+
+
+@pytest.mark.parametrize("name", [row.name for row in ESTIMATORS.values() if row.family == "tree"])
+def test_what_is_rebuilt_answers_as_what_was_fitted(
+    make_card: Callable[..., ModelCard], name: str
+) -> None:
+    parameters = {"max_depth": 3} | ({"n_estimators": 3} if "Forest" in name else {})
+    fitted = grown(name, **parameters)
+    changes: dict[str, Any] = {}
+    card = make_card(np.zeros((1, 2)), estimator=name, parameters=parameters)
+    if ESTIMATORS[name].task == "regression":
+        data = card.data.model_copy(
+            update={"task": "regression", "classes": (), "target": Target(low=0, high=10)}
+        )
+        changes = {"data": data}
+    again = rebuilt(card.model_copy(update=changes), Trees.of(fitted), 2)
+    rows = np.random.default_rng(1).random((200, 2))
+    np.testing.assert_array_equal(again.predict(rows), fitted.predict(rows))
 
 
 HEAD = bytes(range(24))

@@ -349,8 +349,94 @@ def test_features_must_be_quantised_alike(client_zip: bytes) -> None:
 
     with zipfile.ZipFile(io.BytesIO(client_zip)) as archive:
         processing = json.loads(archive.read("serialized_processing.json"))
-    processing["input_quantizers"][2]["serialized_value"]["scale"]["serialized_value"] *= 2
+    other = json.loads(json.dumps(processing["input_quantizers"][0]))
+    other["serialized_value"]["scale"]["serialized_value"] *= 2
+    processing["input_quantizers"].append(other)
     with pytest.raises(InvalidClientPackage, match="equal"):
         open_package(
             rezip(client_zip, {"serialized_processing.json": json.dumps(processing).encode()})
         )
+
+
+def circuit_of(client_zip: bytes) -> Json:
+    with zipfile.ZipFile(io.BytesIO(client_zip)) as archive:
+        found: Json = json.loads(archive.read("circuit.json"))
+    return found
+
+
+EDGES = "edges"
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ([], "not those of its features"),
+        ([[0.1], [0.2]], "not those of its features"),
+        ([[]], "1 to 3 ascending edges"),
+        ([[0.1, 0.2, 0.3, 0.4]], "1 to 3 ascending edges"),
+        ([[0.2, 0.1]], "1 to 3 ascending edges"),
+        ([[0.2, 0.2]], "1 to 3 ascending edges"),
+        ([["0.2"]], "does not list"),
+        ([[None]], "does not list"),
+        ("0.2", "does not list"),
+    ],
+)
+def test_edges_that_make_no_ranks_are_refused(client_zip: bytes, edges: Any, message: str) -> None:
+    circuit = circuit_of(client_zip)
+    assert len(circuit[EDGES]) == len(circuit["features"]) == 1
+    changed = json.dumps(circuit | {EDGES: edges}).encode()
+    with pytest.raises(InvalidClientPackage, match=message):
+        open_package(rezip(client_zip, {"circuit.json": changed}))
+
+
+def test_edges_that_are_not_finite_are_refused(client_zip: bytes) -> None:
+    text = json.dumps(circuit_of(client_zip) | {EDGES: [[float("nan")]]}).encode()
+    with pytest.raises(InvalidClientPackage, match="does not list"):
+        open_package(rezip(client_zip, {"circuit.json": text}))
+
+
+def test_ranks_are_encrypted_as_they_are(client_zip: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(client_zip)) as archive:
+        processing = json.loads(archive.read("serialized_processing.json"))
+    scale = processing["input_quantizers"][0]["serialized_value"]["scale"]
+    scale["serialized_value"] *= 2
+    with pytest.raises(InvalidClientPackage, match="ranks as they are"):
+        open_package(
+            rezip(client_zip, {"serialized_processing.json": json.dumps(processing).encode()})
+        )
+
+
+def test_an_input_is_encrypted_as_the_number_of_edges_below_it(client_zip: bytes) -> None:
+    circuit = circuit_of(client_zip)
+    package = open_package(client_zip)
+    edges = np.array(circuit[EDGES][0])
+    # Halfway between single-precision neighbours, thresholds lie between the inputs around them.
+    levels = np.array([0.0, edges[0] - 1e-3, edges[0] + 1e-3, 1.0])
+    inputs = np.zeros((len(levels), package.card.data.n_inputs))
+    inputs[:, circuit["features"][0]] = levels
+    expected = [[int((edges < level).sum())] for level in levels]
+    assert package.quantise(inputs).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("estimator", "parameters", "message"),
+    [
+        ("RandomForestClassifier", {"n_estimators": 2}, "circuit of 1 trees; .* says 2"),
+        ("RandomForestClassifier", {}, "circuit of 1 trees; .* says None"),
+        ("RandomForestClassifier", {"n_estimators": "1"}, "circuit of 1 trees; .* says '1'"),
+        ("RandomForestClassifier", {"n_estimators": 1}, None),
+        ("DecisionTreeClassifier", {"n_estimators": 2}, None),
+    ],
+)
+def test_a_forest_has_the_trees_that_its_card_says(
+    client_zip: bytes, estimator: str, parameters: Json, message: str | None
+) -> None:
+    with zipfile.ZipFile(io.BytesIO(client_zip)) as archive:
+        card = json.loads(archive.read("card.json"))
+    changed = card | {"estimator": estimator, "parameters": parameters}
+    forged = rezip(client_zip, {"card.json": json.dumps(changed).encode()})
+    if message is None:
+        open_package(forged)
+        return
+    with pytest.raises(InvalidClientPackage, match=message):
+        open_package(forged)

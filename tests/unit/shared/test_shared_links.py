@@ -30,7 +30,11 @@ CLASSIFIERS: list[tuple[str, dict[str, Any]]] = [
     ("LinearSVC", {}),
 ]
 REGRESSORS: list[tuple[str, dict[str, Any]]] = [
-    *((row.name, {}) for row in ESTIMATORS.values() if row.task == "regression"),
+    *(
+        (row.name, {})
+        for row in ESTIMATORS.values()
+        if row.task == "regression" and row.family == "linear"
+    ),
     ("TweedieRegressor", {"power": 1.5}),
     ("TweedieRegressor", {"power": 1.5, "link": "identity"}),
     ("TweedieRegressor", {"power": 0, "link": "log"}),
@@ -78,7 +82,7 @@ def test_values_equal_scikit_learn(name: str, parameters: dict[str, Any]) -> Non
 
 
 def test_other_estimators_are_refused() -> None:
-    with pytest.raises(CloisterError, match="GaussianNB is no linear estimator"):
+    with pytest.raises(CloisterError, match="GaussianNB is no estimator"):
         link("GaussianNB", {}, 2)
 
 

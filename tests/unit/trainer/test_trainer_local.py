@@ -279,7 +279,6 @@ def test_how_large_a_search_is_comes_before_all_else(
     ("change", "message"),
     [
         ({"estimator": "Perceptron"}, "use one of: LogisticRegression"),
-        ({"estimator": "DecisionTreeClassifier"}, r"publish it by .*publish_tree, or set"),
         ({"estimator": "Ridge"}, "Ridge does a regression: set CLOISTER_ESTIMATOR to one of Log"),
         ({"estimator_parameters": {"D": 1}}, "CLOISTER_ESTIMATOR_PARAMETERS: .*'D'"),
         ({"estimator_parameters": {"n_bits": 6}}, "n_bits is for CLOISTER_GRID, or CLOISTER_BITS"),

@@ -172,6 +172,7 @@ def test_json_is_what_is_written(digits_data: tuple[Any, Any], tmp_path: Path) -
     [
         ({"grid": [{"what": [1]}]}, "CLOISTER_GRID, .*what"),
         ({"estimator": "MLPClassifier"}, "MLPClassifier"),
+        ({"estimator": "DecisionTreeClassifier"}, "DecisionTreeClassifier is not tuned here"),
         ({"folds": 300}, "class .* has .* rows to fit, and 300 are needed"),
         ({"tune_rows": 5}, "CLOISTER_TUNE_ROWS=5 of 1797 rows cannot have each class's share"),
         ({"data_path": Path("absent.csv")}, r"absent.csv cannot be read \(No such file"),

@@ -1,13 +1,19 @@
 """Compiles the current model once and exits; or shows, chooses or deletes artifacts."""
 
 import argparse
+import logging
 from functools import partial
 
 from cloister_compiler.settings import Settings
 from cloister_compiler.versions import show_in_use, show_one
+from cloister_shared.artifact import CARD
+from cloister_shared.card import read_card
+from cloister_shared.estimators import estimator
 from cloister_shared.registry import Registry
 from cloister_shared.registry_commands import COMMANDS, add_commands, run_command, show_all
 from cloister_shared.service import run_service
+
+log = logging.getLogger(__name__)
 
 
 def compile_once(settings: Settings) -> None:
@@ -15,16 +21,35 @@ def compile_once(settings: Settings) -> None:
     # Takes seconds and a compiler, and the other commands need neither.
     from cloister_compiler.artifact import publish_artifact  # noqa: PLC0415
     from cloister_compiler.selection import Precision  # noqa: PLC0415
+    from cloister_compiler.tree import publish_trees  # noqa: PLC0415
 
+    models, artifacts = Registry(settings.models_dir), Registry(settings.artifacts_dir)
+    precision = Precision(
+        inputs=settings.bits_inputs or settings.bits,
+        weights=settings.bits_weights or settings.bits,
+        tolerance=settings.tolerance,
+    )
+    model = models.open_current(settings.model)
+    model.verify()
+    if estimator(read_card(model.file(CARD)).estimator).family == "tree":
+        if settings.bits_inputs:
+            log.warning(
+                "a tree's inputs have the bits that it needs: CLOISTER_BITS_INPUTS is unused"
+            )
+        publish_trees(
+            models,
+            artifacts,
+            settings.model,
+            precision=precision,
+            verification_samples=settings.verification_samples,
+            again=settings.retrain,
+        )
+        return
     publish_artifact(
-        Registry(settings.models_dir),
-        Registry(settings.artifacts_dir),
+        models,
+        artifacts,
         settings.model,
-        precision=Precision(
-            inputs=settings.bits_inputs or settings.bits,
-            weights=settings.bits_weights or settings.bits,
-            tolerance=settings.tolerance,
-        ),
+        precision=precision,
         publish_reference=settings.publish_reference,
         verification_samples=settings.verification_samples,
         again=settings.retrain,

@@ -189,7 +189,13 @@ def _in_use_after_deletion(artifacts: Registry, name: str, deleted: int) -> Vers
     return in_use
 
 
-def export(model: Any, card: ModelCard, features: Sequence[int], folder: Path) -> None:
+def export(
+    model: Any,
+    card: ModelCard,
+    features: Sequence[int],
+    folder: Path,
+    edges: Sequence[Floats] | None = None,
+) -> None:
     """Write client.zip, with the card and the features in it, server.zip and the card.
 
     Args:
@@ -197,6 +203,7 @@ def export(model: Any, card: ModelCard, features: Sequence[int], folder: Path) -
         card: of the model.
         features: ascending indices of the card's features that the circuit takes.
         folder: where the files go.
+        edges: of each of these features, where the circuit takes ranks among edges.
     """
     # FHEModelDev insists on an empty folder of its own.
     with tempfile.TemporaryDirectory(dir=folder) as aside:
@@ -207,8 +214,11 @@ def export(model: Any, card: ModelCard, features: Sequence[int], folder: Path) -
     (folder / CARD).write_text(text)
     with zipfile.ZipFile(folder / CLIENT_ZIP, "a") as archive:
         archive.writestr(CARD, text)
-        if len(features) < card.data.n_inputs:
-            archive.writestr(CIRCUIT, json.dumps({"features": list(features)}))
+        description: dict[str, Any] = {"features": list(features)}
+        if edges is not None:
+            description["edges"] = [one.tolist() for one in edges]
+        if edges is not None or len(features) < card.data.n_inputs:
+            archive.writestr(CIRCUIT, json.dumps(description))
 
 
 def describe_circuit(folder: Path, bits: Bits, card: ModelCard, form: PayloadForm) -> Circuit:

@@ -1,11 +1,14 @@
-"""From a fitted decision tree to a published artifact, whose circuit needs evaluation keys.
+"""From a tree or a forest to a published artifact, whose circuit needs evaluation keys.
 
-Trees are not federated: whoever fitted one hands it over with its card.
+They are not federated: they come from where all rows are in one place.
 """
 
 import json
 import logging
 import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,26 +16,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from concrete.fhe import Configuration, EvaluationKeys, Value
-from concrete.ml.sklearn import DecisionTreeClassifier as ConcreteTree
-from sklearn.tree import DecisionTreeClassifier
+from concrete.ml.quantization import QuantizedArray
+from concrete.ml.sklearn.tree_to_numpy import tree_to_numpy
 
 from cloister_compiler.artifact import LIBRARIES, adopt, describe_circuit, export
 from cloister_compiler.key_form import KeyForm, key_form
 from cloister_compiler.payload import PayloadForm, input_form
 from cloister_compiler.quantisation import Bits
+from cloister_compiler.rebuilding import rebuilt
 from cloister_compiler.runtime import FHEModelClient, FHEModelServer
-from cloister_shared import calibration
+from cloister_compiler.selection import AUTO_BITS, DEFAULT_BITS, Precision, check_tolerance
+from cloister_compiler.tree_rows import calibration_rows, leaf_ranks, synthetic_rows
 from cloister_shared.artifact import (
+    CARD,
     CLIENT_ZIP,
     EVALUATION_KEY_FORM,
     INPUT_TEMPLATE,
+    TREES,
+    Agreement,
     ArtifactDetails,
     Verification,
 )
-from cloister_shared.card import ModelCard
+from cloister_shared.card import ModelCard, read_card
 from cloister_shared.digests import digest_bytes, digest_file, digest_json
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import LARGEST_LEAVES, estimator
+from cloister_shared.probes import REGRESSION_MARGIN
 from cloister_shared.registry import Registry, Version
+from cloister_shared.trees import Ranked, Trees, ranks
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,23 +53,66 @@ FRESH_SETS = 2
 log = logging.getLogger(__name__)
 
 
+def publish_trees(
+    models: Registry,
+    artifacts: Registry,
+    name: str,
+    *,
+    precision: Precision,
+    verification_samples: int,
+    again: bool = False,
+) -> Version:
+    """Compile the current version of a tree or a forest and publish the artifact.
+
+    Args:
+        models: where the model is.
+        artifacts: where the artifact goes.
+        name: of the model, and of the artifact.
+        precision: bits of the leaves' values, as weights, and what may be lost by them; inputs
+            become ranks among thresholds, which loses nothing.
+        verification_samples: random inputs that go through real encryption, at least 1.
+        again: whether an artifact of this model and these settings that was deleted is made again.
+
+    Returns:
+        The artifact that is now the current one: of this model, or one that was rolled back to.
+
+    Raises:
+        CloisterError: there is no model, it is too large to be served or cannot be compiled, its
+            circuit predicts otherwise than the tolerance allows, or encrypted execution is not
+            equal to clear execution; nothing is published.
+    """
+    model = models.open_current(name)
+    model.verify()
+    card, trees = read_card(model.file(CARD)), Trees.read(model.file(TREES))
+    return _publish(
+        artifacts,
+        card,
+        trees,
+        precision=precision,
+        verification_samples=verification_samples,
+        model_version=model.manifest.version,
+        model_digest=digest_json(model.manifest.files),
+        again=again,
+    )
+
+
 def publish_tree(
     artifacts: Registry,
     card: ModelCard,
-    fitted: DecisionTreeClassifier,
+    fitted: Any,
     *,
     bits: int,
     verification_samples: int,
     again: bool = False,
 ) -> Version:
-    """Compile a fitted decision tree, prove it, and publish the artifact under the card's name.
+    """Compile a tree or a forest that no registry holds, and publish it under the card's name.
 
     Args:
         artifacts: where the artifact goes.
-        card: of the tree; its estimator must be DecisionTreeClassifier.
-        fitted: on rows in [0, 1] with labels 0, 1, ..., the positions in the card's classes, each
-            of which must have occurred.
-        bits: to which inputs, thresholds and probabilities are quantised, 2 to 8.
+        card: of the model; its estimator must be the fitted one's class.
+        fitted: a scikit-learn estimator, fitted on rows in [0, 1] with labels 0, 1, ..., the
+            positions in the card's classes, each of which must have occurred.
+        bits: to which the leaves' values are quantised, 2 to 8.
         verification_samples: random inputs that go through real encryption, at least 1.
         again: whether an artifact of this tree and these settings that was deleted is made again.
 
@@ -69,13 +123,57 @@ def publish_tree(
         CloisterError: the tree is not one of this card, cannot be compiled, or encrypted execution
             is not equal to clear execution; nothing is published.
     """
-    _check(card, fitted)
-    model_digest = digest_json({"card": card.model_dump(mode="json"), "tree": _tree_digest(fitted)})
+    _check_fitted(card, fitted)
+    trees = Trees.of(fitted)
+    arrays = (trees.roots, trees.left, trees.right, trees.feature, trees.threshold, trees.value)
+    content = digest_bytes(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
+    return _publish(
+        artifacts,
+        card,
+        trees,
+        # Whoever hands a model over by itself has compared it by itself.
+        precision=Precision(bits, bits, tolerance=1.0),
+        verification_samples=verification_samples,
+        model_version=None,
+        model_digest=digest_json({"card": card.model_dump(mode="json"), "tree": content}),
+        again=again,
+    )
+
+
+def _check_fitted(card: ModelCard, fitted: Any) -> None:
+    if card.estimator != type(fitted).__name__:
+        raise CloisterError(f"the card is of a {card.estimator}, not of a {type(fitted).__name__}")
+    if fitted.n_features_in_ != card.data.n_inputs:
+        raise CloisterError(
+            f"the tree takes {fitted.n_features_in_} features, its card says {card.data.n_inputs}"
+        )
+    if card.data.classes and not np.array_equal(fitted.classes_, np.arange(len(card.data.classes))):
+        raise CloisterError(
+            f"the tree must be fitted with the labels 0 to {len(card.data.classes) - 1}, each of "
+            "which occurs: the positions in the card's classes"
+        )
+
+
+def _publish(  # noqa: PLR0913 - what its callers are told
+    artifacts: Registry,
+    card: ModelCard,
+    trees: Trees,
+    *,
+    precision: Precision,
+    verification_samples: int,
+    model_version: int | None,
+    model_digest: str,
+    again: bool,
+) -> Version:
+    trees.check(card.data)
+    _check_size(card, trees)
+    choices = _choices(card, precision)
     libraries = {library: version(library) for library in LIBRARIES}
     inputs_digest = digest_json(
         {
             "model": model_digest,
-            "bits": bits,
+            "precision": asdict(precision),
+            "choices": choices,
             "verification_samples": verification_samples,
             "libraries": libraries,
         }
@@ -83,21 +181,24 @@ def publish_tree(
     in_use = adopt(artifacts, card.name, inputs_digest, again=again)
     if in_use:
         return in_use
-    model = compile_tree(fitted, bits)
 
     def write(folder: Path) -> dict[str, Any]:
-        export(model, card, range(card.data.n_inputs), folder)
-        form, keys = _forms(folder, card.data.n_inputs)
-        verification = _verify(folder, model, fitted, verification_samples)
+        ranked = trees.ranked()
+        bits, agreement = _choose(card, trees, ranked, choices, precision)
+        model = compile_trees(card, ranked, bits)
+        export(model, card, ranked.features.tolist(), folder, ranked.edges)
+        form, keys = _forms(folder, len(ranked.features))
+        verification = _verify(folder, model, card, ranked, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
         (folder / EVALUATION_KEY_FORM).write_bytes(keys.fixed)
-        circuit = describe_circuit(folder, Bits(bits, bits), card, form)
+        circuit = describe_circuit(folder, Bits(ranked.bits, bits), card, form)
         return ArtifactDetails(
-            model_version=None,
+            model_version=model_version,
             model_digest=model_digest,
             client_digest=digest_file(folder / CLIENT_ZIP),
             circuit=circuit.model_copy(update={"evaluation_keys": keys.form}),
             verification=verification,
+            agreement=agreement,
             libraries=libraries,
         ).model_dump(mode="json")
 
@@ -106,56 +207,109 @@ def publish_tree(
     return artifact
 
 
-def _check(card: ModelCard, fitted: DecisionTreeClassifier) -> None:
-    if card.estimator != type(fitted).__name__:
-        raise CloisterError(f"the card is of a {card.estimator}, not of a {type(fitted).__name__}")
-    if fitted.n_features_in_ != card.data.n_inputs:
-        raise CloisterError(
-            f"the tree takes {fitted.n_features_in_} inputs, its card says {card.data.n_inputs}"
-        )
-    if not np.array_equal(fitted.classes_, np.arange(len(card.data.classes))):
-        raise CloisterError(
-            f"the tree must be fitted with the labels 0 to {len(card.data.classes) - 1}, each of "
-            "which occurs: the positions in the card's classes"
-        )
+def _check_size(card: ModelCard, trees: Trees) -> None:
+    """Refuse what takes too long to serve, whatever its card says."""
+    largest = estimator(card.estimator).largest
+    for parameter, counted, found, most in (
+        ("max_depth", "comparisons one after another", trees.depth, largest.get("max_depth", 0)),
+        ("n_estimators", "trees", trees.n_trees, largest.get("n_estimators", 1)),
+        ("max_leaf_nodes", "leaves", trees.n_leaves, LARGEST_LEAVES),
+    ):
+        if found > most:
+            raise CloisterError(
+                f"{card.name} takes too long under encryption: it has {found} {counted}, and "
+                f"{most} can be served; train it with a smaller {parameter}"
+            )
 
 
-def _tree_digest(fitted: DecisionTreeClassifier) -> str:
-    tree = fitted.tree_
-    arrays = (tree.children_left, tree.children_right, tree.feature, tree.threshold, tree.value)
-    return digest_bytes(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
+def _choices(card: ModelCard, precision: Precision) -> list[int]:
+    """Return the bits of the leaves' values to choose from, the fewest first.
+
+    Those of inputs are what the thresholds need, whatever is set.
+    """
+    bits = precision.weights or card.bits or DEFAULT_BITS
+    return list(AUTO_BITS) if bits == "auto" else [bits]
 
 
-def compile_tree(fitted: DecisionTreeClassifier, bits: int) -> Any:
-    """Quantise and compile a decision tree that was fitted on rows in [0, 1].
+def _choose(
+    card: ModelCard, trees: Trees, ranked: Ranked, choices: list[int], precision: Precision
+) -> tuple[int, Agreement]:
+    """Return the fewest bits within the tolerance, and how far they agree with the float model."""
+    rows = synthetic_rows(trees, card.data.n_inputs)
+    exact = trees.scores(rows)
+    inputs = ranks(rows[:, ranked.features], ranked.edges).astype(np.float64)
+    for bits in choices:
+        found = in_the_clear(quantise_trees(card, ranked, bits), card)(inputs)
+        agreement = _agreement(card, found, exact)
+        log.info("%d bits: %.2f %% of synthetic rows differ", bits, 100 * agreement.share)
+        if agreement.share <= precision.tolerance:
+            break
+    check_tolerance(agreement, precision, Bits(ranked.bits, bits))
+    return bits, agreement
+
+
+def _agreement(card: ModelCard, found: Floats, exact: Floats) -> Agreement:
+    if card.data.target is None:
+        others = found.argmax(axis=1) != exact.argmax(axis=1)
+    else:
+        others = np.abs(found - exact[:, 0]) > REGRESSION_MARGIN * card.data.target.width
+    differing = int(others.sum())
+    return Agreement(probes=len(found), differing=differing, share=differing / len(found))
+
+
+def in_the_clear(model: Any, card: ModelCard) -> Callable[[Floats], Floats]:
+    """Return what a quantised model answers to ranks in the clear: class shares, or values."""
+    answer = model.predict if card.data.target else model.predict_proba
+    return lambda rows: np.asarray(answer(rows, fhe="disable"))
+
+
+def quantise_trees(card: ModelCard, ranked: Ranked, bits: int) -> Any:
+    """Return a model of concrete.ml.sklearn that takes ranks and answers in the clear.
 
     Args:
-        fitted: the tree.
-        bits: to which inputs, thresholds and probabilities are quantised, 2 to 8.
-
-    Returns:
-        A compiled concrete.ml.sklearn.DecisionTreeClassifier.
+        card: names the estimator and its parameters.
+        ranked: trees that are checked.
+        bits: to which the leaves' values are quantised.
 
     Raises:
-        CloisterError: Concrete ML does not compile it.
+        CloisterError: Concrete ML does not take it.
     """
-    # A feature's quantiser takes its range from these rows: with both bounds of every feature, all
-    # are the same, and nothing of anyone's data is in them. A tree's comparisons cannot overflow.
-    rows = np.vstack(
-        [
-            calibration.boundary_rows(fitted.n_features_in_),
-            calibration.random_rows(32, fitted.n_features_in_),
-        ]
-    )
+    module, name = estimator(card.estimator).concrete_class.rsplit(".", 1)
+    fitted = rebuilt(card, ranked.trees, len(ranked.features))
     try:
-        model = ConcreteTree.from_sklearn_model(fitted, rows, n_bits=bits)
-        # Otherwise Concrete writes what it knows of a model that fails to where it stands.
-        model.compile(rows, Configuration(dump_artifacts_on_unexpected_failures=False))
+        model = getattr(import_module(module), name)(n_bits=ranked.bits, **card.parameters)
+        # As its own ``fit`` does for a tree over integers. The public ways would put ranks on a
+        # grid again, and give leaves no more bits than inputs.
+        inputs = QuantizedArray(n_bits=ranked.bits, values=np.array([0.0, 2**ranked.bits - 1]))
+        model.input_quantizers = [inputs.quantizer] * len(ranked.features)
+        model.sklearn_model = fitted
+        model._set_post_processing_params()  # noqa: SLF001
+        model._tree_inference, model.output_quantizers, model.onnx_model_ = tree_to_numpy(  # noqa: SLF001
+            fitted, calibration_rows(ranked), framework="sklearn", output_n_bits=bits
+        )
+        model._is_fitted = True  # noqa: SLF001
     except Exception as error:
-        raise CloisterError(
-            f"Concrete ML cannot compile this decision tree at {bits} bits: {error}"
-        ) from error
+        raise _not_compiled(card, bits, error) from error
     return model
+
+
+def compile_trees(card: ModelCard, ranked: Ranked, bits: int) -> Any:
+    """Quantise and compile; arguments and errors as of ``quantise_trees``."""
+    model = quantise_trees(card, ranked, bits)
+    try:
+        # Otherwise Concrete writes what it knows of a model that fails to where it stands.
+        model.compile(
+            calibration_rows(ranked), Configuration(dump_artifacts_on_unexpected_failures=False)
+        )
+    except Exception as error:
+        raise _not_compiled(card, bits, error) from error
+    return model
+
+
+def _not_compiled(card: ModelCard, bits: int, error: Exception) -> CloisterError:
+    return CloisterError(
+        f"Concrete ML cannot compile this {card.estimator} at {bits} bits: {error}"
+    )
 
 
 def _forms(folder: Path, n_features: int) -> tuple[PayloadForm, KeyForm]:
@@ -173,26 +327,19 @@ def _forms(folder: Path, n_features: int) -> tuple[PayloadForm, KeyForm]:
     return PayloadForm(template, offset, data_bytes, len(output), b""), key_form(sets, keyset)
 
 
-def _leaf_rows(fitted: DecisionTreeClassifier, n_rows: int = 4096) -> Floats:
-    """Return a row for every leaf that random rows reach."""
-    rows = calibration.random_rows(n_rows, fitted.n_features_in_, seed=1)
-    _, first = np.unique(fitted.apply(rows), return_index=True)
-    return rows[first]
-
-
 def _verify(
-    folder: Path, model: Any, fitted: DecisionTreeClassifier, n_random: int
+    folder: Path, model: Any, card: ModelCard, ranked: Ranked, n_random: int
 ) -> Verification:
-    """Run rows through real encryption and compare each with the clear quantised tree."""
-    leaves = _leaf_rows(fitted)
-    boundary = calibration.boundary_rows(fitted.n_features_in_)
-    random = calibration.random_rows(n_random, fitted.n_features_in_)
-    rows = np.vstack([leaves, boundary, random])
+    """Run ranks through real encryption and compare each with the clear quantised model."""
+    leaves, bounds = leaf_ranks(ranked), calibration_rows(ranked)[:2]
+    counts = [len(one) for one in ranked.edges]
+    random = np.random.default_rng(0).integers(0, counts, (n_random, len(counts)), endpoint=True)
+    rows = np.vstack([leaves, bounds, random])
     client, server = FHEModelClient(str(folder)), FHEModelServer(str(folder))
     client.generate_private_and_evaluation_keys()
     # Read once: what Concrete computes from a set of keys takes longer than an evaluation.
     evaluation_keys = EvaluationKeys.deserialize(client.get_serialized_evaluation_keys())
-    expected = model.predict_proba(rows, fhe="disable")
+    expected = in_the_clear(model, card)(rows)
     wrong = 0
     for index, row in enumerate(rows):
         payload = Value.deserialize(client.quantize_encrypt_serialize(row[None, :]))
@@ -201,10 +348,10 @@ def _verify(
             found = client.deserialize_decrypt_dequantize(result)
         except (RuntimeError, ValueError) as error:
             raise CloisterError(f"encrypted execution of input {index} failed: {error}") from error
-        wrong += not np.array_equal(np.asarray(found).ravel(), expected[index])
+        wrong += not np.array_equal(np.ravel(found), np.ravel(expected[index]))
         log.info("ran %d of %d inputs under real encryption", index + 1, len(rows))
     if wrong:
         raise CloisterError(
             f"{wrong} of {len(rows)} encrypted results differ from the clear ones: not published"
         )
-    return Verification(extreme=len(leaves), boundary=len(boundary), random=len(random))
+    return Verification(extreme=len(leaves), boundary=len(bounds), random=len(random))

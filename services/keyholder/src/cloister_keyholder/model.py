@@ -1,5 +1,6 @@
 """A model behind an inference service, used like one of scikit-learn's."""
 
+import math
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -112,10 +113,10 @@ class LocalModel:
         Returns:
             The inputs that the circuit takes, shape (n, n_circuit_features).
         """
-        return self._package.quantiser.quantise(self.scale(rows)[:, self._package.features])
+        return self._package.quantise(self.scale(rows))
 
     def dequantise(self, integer_scores: Integers) -> Floats:
-        """Turn integer scores of shape (n, n_outputs) into scores."""
+        """Turn integer scores, shape (n, n_integers), into scores, shape (n, n_outputs)."""
         return self._package.output_scale.dequantise(integer_scores)
 
     def probabilities(self, scores: Floats) -> Floats:
@@ -127,12 +128,11 @@ class LocalModel:
             KeyholderError: the estimator has none, in scikit-learn neither.
         """
         self._check_probabilities()
-        meaning = self._package.link
-        return scores if meaning is None else probabilities(scores, meaning)
+        return probabilities(scores, self._package.link)
 
     def answers(self, scores: Floats) -> Labels:
         """Turn what ``dequantise`` gives into class labels, or the values of a regression, (n,)."""
-        if self.card.data.task == "regression" and self._package.link is not None:
+        if self.card.data.task == "regression":
             # Beyond all that it was made for, an exponential may be more than a float holds.
             with np.errstate(over="ignore"):
                 return values(scores, self._package.link)
@@ -228,7 +228,7 @@ class LocalModel:
     def _scores_of(self, answers: list[Answer]) -> Floats:
         """Return scores of shape (n, n_outputs)."""
         integers = [answer.integer_scores for answer in answers]
-        shape = (len(answers), self._package.circuit.specs.n_outputs)
+        shape = (len(answers), math.prod(self._package.circuit.specs.output_shape))
         return self.dequantise(np.array(integers, dtype=np.int64).reshape(shape))
 
     def _check_scores(self) -> None:
@@ -238,7 +238,7 @@ class LocalModel:
             raise KeyholderError("a regression has no decision function: use predict")
 
     def _check_probabilities(self) -> None:
-        if self._package.link is not None and not has_probabilities(self._package.link):
+        if not has_probabilities(self._package.link):
             instead = "predict" if self.card.data.task == "regression" else "decision_function"
             raise KeyholderError(f"{self.card.estimator} has no probabilities: use {instead}")
 

@@ -19,6 +19,7 @@ from cloister_shared.card import ModelCard
 from cloister_shared.estimators import estimator
 from cloister_shared.links import Link, link
 from cloister_shared.reference import Quantiser
+from cloister_shared.trees import ranks
 
 SPECS = "client.specs.json"
 PROCESSING = "serialized_processing.json"
@@ -27,7 +28,12 @@ UNPACKED_LIMIT = 32 << 20
 """The most bytes that client.zip may unpack to: 32 MiB."""
 RUNTIME = "concrete-python"
 
+TREES_PARAMETER = "n_estimators"
+"""Of a forest: how many trees it has."""
+
+Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Edges = tuple[Floats, ...]
 
 
 class _Versions(BaseModel):
@@ -38,6 +44,7 @@ class _Features(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     features: tuple[Annotated[int, Field(ge=0, lt=1 << 31)], ...] = Field(min_length=1)
+    edges: tuple[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,29 @@ class ClientPackage:
     features: Integers
     """Ascending indices of the card's features that the circuit takes, shape
     (n_circuit_features,)."""
+    edges: Edges | None
+    """Of each of these features, ascending, where the circuit takes ranks among them."""
     quantiser: Quantiser
     output_scale: OutputScale
     circuit: Circuit
     family: Literal["linear", "tree"]
     """What the circuit computes; see ``cloister_shared.estimators``."""
-    link: Link | None
-    """What the scores of a linear circuit mean; None for a tree, which computes probabilities."""
+    link: Link
+    """What scores mean."""
+
+    def quantise(self, inputs: Floats) -> Integers:
+        """Return what is encrypted of inputs in [0, 1].
+
+        Args:
+            inputs: all of the card's, shape (n, n_inputs).
+
+        Returns:
+            Shape (n, n_circuit_features).
+        """
+        taken = inputs[:, self.features]
+        if self.edges is None:
+            return self.quantiser.quantise(taken)
+        return self.quantiser.quantise(ranks(taken, self.edges).astype(np.float64))
 
 
 def open_package(data: bytes) -> ClientPackage:
@@ -81,7 +104,10 @@ def open_package(data: bytes) -> ClientPackage:
             f"evaluation keys, which is wrong for a {card.estimator}"
         )
     quantiser, output_scale = read_processing(
-        members[PROCESSING], specs.n_outputs, specs.n_features if family == "tree" else 1
+        members[PROCESSING],
+        specs.n_outputs,
+        n_quantisers=specs.n_features if family == "tree" else 1,
+        n_trees=specs.n_trees,
     )
     low, high = specs.input_range
     if quantiser.low < low or quantiser.high > high:
@@ -89,15 +115,23 @@ def open_package(data: bytes) -> ClientPackage:
             f"{CLIENT_ZIP} quantises to [{quantiser.low}, {quantiser.high}], which its circuit "
             f"cannot hold: [{low}, {high}]"
         )
-    features = _features(members.get(CIRCUIT), card.data.n_inputs)
-    n_outputs = len(card.data.classes) if family == "tree" else card.data.n_outputs
+    features, edges = _features(members.get(CIRCUIT), card.data.n_inputs)
+    n_outputs = (len(card.data.classes) or 1) if family == "tree" else card.data.n_outputs
     if (specs.n_features, specs.n_outputs) != (len(features), n_outputs):
         raise InvalidClientPackage(
             f"{CLIENT_ZIP} has a circuit of {specs.n_features} inputs and {specs.n_outputs} "
             f"outputs; its {CARD} and {CIRCUIT} say {len(features)} and {n_outputs}"
         )
-    meaning = _link(card) if family == "linear" else None
-    return ClientPackage(card, features, quantiser, output_scale, Circuit(specs), family, meaning)
+    n_trees = card.parameters.get(TREES_PARAMETER) if TREES_PARAMETER in row.largest else 1
+    if specs.n_trees != n_trees:
+        raise InvalidClientPackage(
+            f"{CLIENT_ZIP} has a circuit of {specs.n_trees} trees; its {CARD} says {n_trees!r:.40}"
+        )
+    if edges is not None:
+        _check_edges(edges, len(features), family, quantiser)
+    return ClientPackage(
+        card, features, edges, quantiser, output_scale, Circuit(specs), family, _link(card)
+    )
 
 
 def _check_version(data: bytes) -> None:
@@ -113,18 +147,36 @@ def _check_version(data: bytes) -> None:
         )
 
 
-def _features(data: bytes | None, n_card_features: int) -> Integers:
+def _features(data: bytes | None, n_card_features: int) -> tuple[Integers, Edges | None]:
     if data is None:
-        return np.arange(n_card_features)
+        return np.arange(n_card_features), None
     try:
-        features = _Features.model_validate_json(data).features
+        described = _Features.model_validate_json(data)
     except ValidationError:
         raise InvalidClientPackage(f"{CIRCUIT} does not list the features of a circuit") from None
+    features = described.features
     if features[-1] >= n_card_features or any(one >= next_ for one, next_ in pairwise(features)):
         raise InvalidClientPackage(
             f"{CIRCUIT} must list features in ascending order, from 0 to {n_card_features - 1}"
         )
-    return np.array(features, dtype=np.int64)
+    edges = described.edges
+    return (
+        np.array(features, dtype=np.int64),
+        None if edges is None else tuple(np.array(one, dtype=np.float64) for one in edges),
+    )
+
+
+def _check_edges(edges: Edges, n_features: int, family: str, quantiser: Quantiser) -> None:
+    if family != "tree" or len(edges) != n_features:
+        raise InvalidClientPackage(f"{CIRCUIT} has edges that are not those of its features")
+    for one in edges:
+        # A rank is the number of edges below an input, and is encrypted as it is.
+        if not 1 <= len(one) <= quantiser.high or (np.diff(one) <= 0).any():
+            raise InvalidClientPackage(
+                f"{CIRCUIT} must list 1 to {quantiser.high} ascending edges for each feature"
+            )
+    if (quantiser.scale, quantiser.zero_point, quantiser.low) != (1.0, 0, 0):
+        raise InvalidClientPackage(f"{CLIENT_ZIP} does not encrypt ranks as they are")
 
 
 def _card(data: bytes) -> ModelCard:

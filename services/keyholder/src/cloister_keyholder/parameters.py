@@ -226,9 +226,11 @@ class ClientSpecs(_Spec):
             raise ValueError("the circuit must have one input and one output")
         _check_shape(self.input, self.circuits[0].inputs[0], "seed", SEED_AND_BODY_WORDS)
         words = self.output.encryption.lwe_dimension + 1
-        # Trees answer (1, n_classes, n_trees).
-        single = (1,) if self.needs_evaluation_keys else ()
-        _check_shape(self.output, self.circuits[0].outputs[0], "none", words, single)
+        # Trees answer (1, n_outputs, n_trees).
+        further = self.output.abstract_shape.dimensions[2:3] if self.needs_evaluation_keys else ()
+        if any(size < 1 for size in further):
+            raise ValueError("the circuit has no trees")
+        _check_shape(self.output, self.circuits[0].outputs[0], "none", words, further)
         return self
 
     @model_validator(mode="after")
@@ -292,6 +294,11 @@ class ClientSpecs(_Spec):
     def n_outputs(self) -> int:
         """Scores in an output row."""
         return self.output.abstract_shape.dimensions[1]
+
+    @property
+    def n_trees(self) -> int:
+        """Scores of each output, which are to be added up."""
+        return math.prod(self.output_shape[2:])
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -21,15 +21,20 @@ _Int64 = Annotated[int, Field(ge=-(1 << 62), le=1 << 62)]
 
 @dataclass(frozen=True)
 class OutputScale:
-    """Integer scores to scores: ``scale * (integer - zero_point)``."""
+    """Integer scores to scores: ``scale * (integer - zero_point)``, added up over trees."""
 
     scale: float
     zero_point: Integers
     """Shape (n_outputs,)."""
+    n_trees: int = 1
+    """Scores of each output that the circuit leaves to be added up."""
 
     def dequantise(self, integer_scores: Integers) -> Floats:
-        """Return the scores of integer scores of shape (n, n_outputs)."""
-        scores: Floats = self.scale * (integer_scores - self.zero_point)
+        """Return scores, shape (n, n_outputs), of integers, shape (n, n_outputs * n_trees)."""
+        shape = (len(integer_scores), len(self.zero_point), self.n_trees)
+        each = self.scale * (integer_scores.reshape(shape) - self.zero_point[:, None])
+        # As Concrete ML adds them up, so that the last bit is the same.
+        scores: Floats = each.sum(axis=-1)
         return scores
 
 
@@ -84,7 +89,7 @@ class _Processing(_Json):
 
 
 def read_processing(
-    data: bytes, n_outputs: int, n_quantisers: int = 1
+    data: bytes, n_outputs: int, *, n_quantisers: int = 1, n_trees: int = 1
 ) -> tuple[Quantiser, OutputScale]:
     """Read how inputs are quantised and results turned into scores.
 
@@ -92,6 +97,7 @@ def read_processing(
         data: serialized_processing.json.
         n_outputs: of the circuit; one zero point for all outputs is repeated for each.
         n_quantisers: of inputs: 1 for all features, or one a feature, which must be equal.
+        n_trees: of the circuit.
 
     Raises:
         InvalidClientPackage: the file is malformed, or for another kind of model.
@@ -126,4 +132,4 @@ def read_processing(
         raise InvalidClientPackage(
             f"serialized_processing.json has {zero_point.size} zero points for {n_outputs} outputs"
         )
-    return quantiser, OutputScale(output.scale.serialized_value, zero_point)
+    return quantiser, OutputScale(output.scale.serialized_value, zero_point, n_trees)

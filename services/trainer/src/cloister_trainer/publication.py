@@ -1,16 +1,17 @@
-"""A model as a published version: its card and its float weights."""
+"""A model as a published version: its card, and its float weights or its trees."""
 
 import logging
 from pathlib import Path
 from typing import Any
 
-from cloister_shared.artifact import CARD, WEIGHTS
+from cloister_shared.artifact import CARD, TREES, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.datasets import DATASETS
 from cloister_shared.errors import CloisterError
 from cloister_shared.measuring import Metrics
 from cloister_shared.registry import Registry, Version
 from cloister_shared.schema import DatasetSchema
+from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def _stays_deleted(registry: Registry, name: str, deleted: int) -> Version:
 def publish(
     registry: Registry,
     card: ModelCard,
-    weights: LinearWeights,
+    model: LinearWeights | Trees,
     inputs_digest: str,
     details: dict[str, Any] | None = None,
 ) -> Version:
@@ -109,18 +110,18 @@ def publish(
     Args:
         registry: of models.
         card: of the model.
-        weights: its float weights.
+        model: its float weights, or its trees.
         inputs_digest: of all that determines it.
         details: what the manifest says besides.
 
     Raises:
-        CloisterError: the weights do not fit the card's schema.
+        CloisterError: the model does not fit the card's schema.
         OSError: the volume is full or not writable.
     """
-    weights.check(card.data)
+    model.check(card.data)
 
     def write(folder: Path) -> dict[str, Any]:
-        weights.write(folder / WEIGHTS)
+        model.write(folder / (TREES if isinstance(model, Trees) else WEIGHTS))
         (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
         return details or {}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import ESTIMATORS, Estimator, sklearn_class
+from cloister_shared.estimators import ESTIMATORS, Estimator, check_leaves, sklearn_class
 from cloister_shared.schema import DatasetSchema
 
 SETTING = "CLOISTER_ESTIMATOR_PARAMETERS"
@@ -62,6 +62,23 @@ def check_compilable(
                 f"{said_in}: {row.name} with {name}={parameters[name]!r} cannot be compiled to run "
                 f"on ciphertexts; use one of {', '.join(map(repr, values))}"
             )
+    _check_size(row, parameters, said_in)
+
+
+def _check_size(row: Estimator, parameters: Mapping[str, Any], said_in: str) -> None:
+    for name, largest in row.largest.items():
+        value = parameters.get(name)
+        if type(value) is not int or not 1 <= value <= largest:
+            given = "missing" if name not in parameters else repr(value)
+            raise CloisterError(
+                f"{said_in}: {name} of {row.name} is {given}: set it to 1 to {largest}; a larger "
+                "one takes too long under encryption"
+            )
+    if row.family == "tree":
+        try:
+            check_leaves(parameters)
+        except CloisterError as error:
+            raise CloisterError(f"{said_in}: {error}") from None
 
 
 def check_across_sites(row: Estimator, parameters: Mapping[str, Any]) -> None:

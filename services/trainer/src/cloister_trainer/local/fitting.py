@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator, sklearn_class
 from cloister_shared.schema import DatasetSchema
+from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.local.rows import Rows
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def fit(
     row: Estimator, parameters: Mapping[str, Any], rows: Rows, data: DatasetSchema
-) -> LinearWeights:
+) -> LinearWeights | Trees:
     """Fit the estimator on rows in which every class occurs.
 
     Raises:
@@ -33,6 +34,10 @@ def fit(
             raise CloisterError(f"{row.name} could not be fitted: {error}") from None
     if stopped_early(caught):
         log.warning("the fit stopped before it had converged: raise max_iter, or tol")
+    if row.family == "tree":
+        trees = Trees.of(model)
+        trees.check(data)
+        return trees
     weights = LinearWeights.of(model.coef_, model.intercept_)
     weights.check(data)
     if not weights.coef.any():

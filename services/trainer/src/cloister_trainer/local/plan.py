@@ -7,7 +7,7 @@ from sklearn.model_selection import ParameterGrid
 
 from cloister_shared.digests import digest_file, digest_json
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import ESTIMATORS, Estimator, estimator, sklearn_class
+from cloister_shared.estimators import Estimator, estimator, sklearn_class
 from cloister_trainer.local.settings import Settings
 from cloister_trainer.publication import check_name
 from cloister_trainer.suitability import SETTING, check_suitable
@@ -25,17 +25,9 @@ def chosen_estimator(settings: Settings) -> Estimator:
     """Return the row of the estimator to fit.
 
     Raises:
-        CloisterError: there is none, or it is not linear.
+        CloisterError: there is none.
     """
-    row = estimator(settings.estimator)
-    if row.family != "linear":
-        others = (one.name for one in ESTIMATORS.values() if one.family == "linear")
-        raise CloisterError(
-            f"{row.name} has no weights that this could publish: fit it with scikit-learn and "
-            "publish it by cloister_compiler.tree.publish_tree, or set CLOISTER_ESTIMATOR to one "
-            f"of {', '.join(others)}"
-        )
-    return row
+    return estimator(settings.estimator)
 
 
 def estimator_parameters(settings: Settings) -> dict[str, Any]:
@@ -97,11 +89,21 @@ def check(settings: Settings) -> None:
         raise CloisterError(
             f"{SETTING}: {N_BITS} is for CLOISTER_GRID, or CLOISTER_BITS of the compiler"
         )
+    if row.family == "tree" and settings.prune:
+        raise CloisterError(
+            f"CLOISTER_PRUNE takes weights, which a {row.name} has none of: its parameters, such "
+            "as max_leaf_nodes, say how large it grows"
+        )
     if settings.grid:
         tell_size(settings)
     else:
         check_suitable(row, base, settings.data)
     for grid in settings.grid:
+        if N_BITS in grid and row.family == "tree":
+            raise CloisterError(
+                f"CLOISTER_GRID: the inputs of a {row.name} lose nothing by quantisation: take "
+                "n_bits out, and set CLOISTER_BITS for the compiler if 8 are not wanted"
+            )
         for bits in grid.get(N_BITS, []):
             if type(bits) is not int or bits not in BITS:
                 raise CloisterError(

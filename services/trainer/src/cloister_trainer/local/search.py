@@ -16,6 +16,7 @@ from cloister_shared.estimators import Estimator, sklearn_class
 from cloister_shared.links import Floats, link
 from cloister_shared.measuring import quality
 from cloister_shared.schema import Answers, DatasetSchema
+from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.local.fitting import stopped_early
 from cloister_trainer.local.plan import N_BITS, without_bits
@@ -126,13 +127,17 @@ def _scorer(
     row: Estimator, data: DatasetSchema, choices: list[int], progress: "Progress"
 ) -> Callable[[Any, Floats, Answers], dict[str, float]]:
     def score(model: Any, inputs: Floats, answers: Answers) -> dict[str, float]:
-        weights = LinearWeights.of(model.coef_, model.intercept_)
         meaning = link(row.name, model.get_params(), len(data.classes))
+        if row.family == "tree":
+            progress.step()
+            found = Trees.of(model).scores(inputs)
+            return {str(UNQUANTISED): quality(found, answers, meaning)}
+        weights = LinearWeights.of(model.coef_, model.intercept_)
         scores: dict[str, float] = {}
         for bits in choices:
             try:
                 found = (
-                    inputs @ weights.coef.T + weights.intercept
+                    weights.scores(inputs)
                     if bits == UNQUANTISED
                     else quantised_scores(weights, bits, inputs)
                 )

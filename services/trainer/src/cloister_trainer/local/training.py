@@ -11,6 +11,7 @@ from cloister_shared.card import ModelCard, read_card
 from cloister_shared.links import link
 from cloister_shared.measuring import measure
 from cloister_shared.registry import Registry, Version
+from cloister_shared.weights import LinearWeights
 from cloister_trainer.local import plan
 from cloister_trainer.local.fitting import fit
 from cloister_trainer.local.plan import (
@@ -68,9 +69,11 @@ def train_locally(settings: Settings) -> Trained:
         chosen = best(found, data)
         parameters |= chosen.estimator_parameters
         bits = chosen.bits
-    weights = fit(row, parameters, fitted, data).pruned(settings.prune)
+    model = fit(row, parameters, fitted, data)
+    if isinstance(model, LinearWeights):
+        model = model.pruned(settings.prune)
     measured = measure(
-        weights, kept.inputs, kept.answers, link(row.name, parameters, len(data.classes))
+        model, kept.inputs, kept.answers, link(row.name, parameters, len(data.classes))
     )
     card = ModelCard(
         name=settings.name,
@@ -86,7 +89,7 @@ def train_locally(settings: Settings) -> Trained:
         created=datetime.now(UTC),
     )
     details: dict[str, Any] = {SEARCH: [asdict(one) for one in found]} if found else {}
-    published = publish(registry, card, weights, digest, details)
+    published = publish(registry, card, model, digest, details)
     published.verify()
     log.info("published version %d of %s", published.manifest.version, card.name)
     return _trained(published, is_new=True)

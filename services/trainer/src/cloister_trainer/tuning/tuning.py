@@ -51,6 +51,11 @@ def tune(settings: Settings) -> Tuned:
     """
     data = settings.data
     row, base = plan.chosen_estimator(settings), plan.estimator_parameters(settings)
+    if row.family == "tree":
+        raise CloisterError(
+            f"a {row.name} is not tuned here, as its circuit is another: search its parameters by "
+            "a local training with CLOISTER_GRID"
+        )
     for combination in parameter_choices(settings):
         said_in = f"CLOISTER_GRID, {combination}" if combination else SETTING
         check_suitable(row, base | combination, data, said_in)

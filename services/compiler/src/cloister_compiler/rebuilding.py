@@ -1,0 +1,68 @@
+"""From trees as arrays to the fitted scikit-learn estimator that Concrete ML takes."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.tree._tree import NODE_DTYPE, Tree
+
+from cloister_shared.card import ModelCard
+from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import estimator, sklearn_class
+from cloister_shared.trees import LEAF, Trees
+
+
+def rebuilt(card: ModelCard, trees: Trees, n_inputs: int) -> Any:
+    """Return the estimator as ``fit`` leaves it, except for statistics of the rows.
+
+    Args:
+        card: names the estimator and its parameters.
+        trees: that are checked.
+        n_inputs: of the trees.
+
+    Raises:
+        CloisterError: the estimator does not take the card's parameters, or is of one tree and
+            there are several.
+    """
+    try:
+        model = sklearn_class(estimator(card.estimator))(**card.parameters)
+    except TypeError as error:
+        raise CloisterError(f"{card.estimator} does not take its parameters: {error}") from None
+    if isinstance(model, DecisionTreeClassifier | DecisionTreeRegressor):
+        if trees.n_trees != 1:
+            raise CloisterError(f"a {card.estimator} has one tree, and here are {trees.n_trees}")
+        return _with_tree(model, trees, card, n_inputs)
+    # Classifier or regressor, as its own ``fit`` would have it.
+    model.estimator_ = type(model)().estimator
+    model.estimators_ = [
+        _with_tree(type(model.estimator_)(), one, card, n_inputs) for one in trees.each()
+    ]
+    return _described(model, card, n_inputs)
+
+
+def _with_tree(model: Any, trees: Trees, card: ModelCard, n_inputs: int) -> Any:
+    n_nodes, n_outputs = trees.value.shape
+    nodes = np.zeros(n_nodes, dtype=NODE_DTYPE)
+    nodes["left_child"], nodes["right_child"] = trees.left, trees.right
+    # What scikit-learn itself has there.
+    nodes["feature"] = np.where(trees.left == LEAF, -2, trees.feature)
+    nodes["threshold"] = np.where(trees.left == LEAF, -2.0, trees.threshold)
+    tree = Tree(n_inputs, np.array([n_outputs], dtype=np.intp), 1)
+    tree.__setstate__(
+        {
+            "max_depth": trees.depth,
+            "node_count": n_nodes,
+            "nodes": nodes,
+            "values": np.ascontiguousarray(trees.value[:, None, :]),
+        }
+    )
+    model.tree_, model.max_features_ = tree, n_inputs
+    return _described(model, card, n_inputs)
+
+
+def _described(model: Any, card: ModelCard, n_inputs: int) -> Any:
+    model.n_features_in_, model.n_outputs_ = n_inputs, 1
+    if card.data.classes:
+        model.n_classes_ = len(card.data.classes)
+        model.classes_ = np.arange(model.n_classes_)
+    return model
