@@ -474,9 +474,8 @@ class Soak:
             return CLOSED, {}, b""
 
     def _row(self) -> Any:
-        features = self._model.card.data.features
-        low, high = np.array([(f.low, f.high) for f in features]).T
-        return self._rows.uniform(low, high)[None, :]
+        bounds = self._model.card.data.bounds
+        return self._rows.uniform(bounds.lows, bounds.highs)[None, :]
 
 
 def rss_bytes(pid: int) -> int:
