@@ -140,7 +140,7 @@ def test_it_predicts_as_well_as_scikit_learns_own(
     card, trees = published(root, name)
     settings = settings_of(name, root, tree_data, diabetes_data)
     fitted, _ = split(
-        read_rows(settings.data_path, card.data, "refuse"), card.data, 0.1, settings.seed
+        read_rows(settings.data_path, settings.reading), card.data, 0.1, settings.seed
     )
     own = sklearn_class(ESTIMATORS[name])(**card.parameters).fit(fitted.inputs, fitted.answers)
     rows, answers = diabetes_data if card.data.target else tree_data

@@ -100,7 +100,7 @@ numbers = st.floats(-1e9, 1e9) | st.integers(-100, 100).map(float)
 
 @given(st.lists(numbers, min_size=2).filter(lambda found: len(set(found)) > 1))
 def test_bounds_hold_every_value_and_tell_none(values: list[float]) -> None:
-    table = {"a": values, "y": ["0", "1"] * len(values)}
+    table: Table = {"a": values, "y": ["0", "1"] * len(values)}
     try:
         (feature,) = infer(table, "y", None, "one").schema.features
     except CloisterError as error:

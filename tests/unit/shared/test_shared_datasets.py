@@ -11,6 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from cloister_shared.datasets import DATASETS, DatasetName, schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.preprocessing import to_inputs
+from cloister_shared.schema import Feature
 
 LOADERS: dict[DatasetName, Any] = {"digits": load_digits, "breast_cancer": load_breast_cancer}
 
@@ -47,7 +48,8 @@ def test_images_are_rows_of_pixels(name: DatasetName, side: int, high: float) ->
     description = schema(name)
     assert description.image_shape == (side, side)
     assert description.features[side + 2].name == "pixel_1_2"
-    assert {(feature.low, feature.high) for feature in description.features} == {(0, high)}
+    assert set(description.bounds.lows) == {0}
+    assert set(description.bounds.highs) == {high}
     assert description.classes == tuple(range(10))
 
 
@@ -67,6 +69,7 @@ def test_breast_cancer_bounds_are_the_published_ones_widened_by_their_last_digit
         return Decimal((0, (1,), cast("int", value.as_tuple().exponent)))
 
     for feature in schema("breast_cancer").features:
+        assert isinstance(feature, Feature)
         low, high = published[feature.name]
         expected_low = max(low - unit_of_last_digit(low), Decimal(0))
         assert feature.low == float(expected_low), feature.name

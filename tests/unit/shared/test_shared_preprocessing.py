@@ -43,8 +43,8 @@ def schemas_and_rows(draw: st.DrawFn) -> tuple[DatasetSchema, np.ndarray[Any, An
     """A schema and raw rows within its bounds, shape (n, n_features)."""
     drawn = draw(schemas())
     columns = [
-        draw(arrays(np.float64, 3, elements=st.floats(feature.low, feature.high)))
-        for feature in drawn.features
+        draw(arrays(np.float64, 3, elements=st.floats(low, high)))
+        for low, high in zip(drawn.bounds.lows, drawn.bounds.highs, strict=True)
     ]
     return drawn, np.stack(columns, axis=1)
 
@@ -199,7 +199,7 @@ MIXED = DatasetSchema(
 
 
 def test_a_category_becomes_one_input_a_label() -> None:
-    expected = [[0.25, 1, 0, 0, 0, 1], [1, 0, 1, 1, 0, 0]]
+    expected = np.array([[0.25, 1, 0, 0, 0, 1], [1, 0, 1, 1, 0, 0]])
     rows: list[Any] = [[25, "female", 3], [100.0, " male ", "1.0"]]
     np.testing.assert_array_equal(to_inputs(rows, MIXED), expected)
     np.testing.assert_array_equal(to_inputs(np.array(rows, dtype=object), MIXED), expected)
@@ -217,7 +217,7 @@ def test_a_data_frame_is_read_by_the_names_of_its_columns() -> None:
     )
     np.testing.assert_array_equal(
         to_inputs(frame, MIXED),
-        [[0.25, 1, 0, 0, 0, 1], [0.5, 0, 1, 0, 1, 0], [0, 0, 1, 0, 0, 0]],
+        np.array([[0.25, 1, 0, 0, 0, 1], [0.5, 0, 1, 0, 1, 0], [0, 0, 1, 0, 0, 0]]),
     )
     with pytest.raises(CloisterError, match="columns 'sex' of mixed are missing, or there more"):
         to_inputs(frame.drop(columns="sex"), MIXED)

@@ -317,7 +317,7 @@ MIXED = DatasetSchema(
     task="regression",
     label="score",
 )
-MIXED_INPUTS = [[0.25, 1, 0, 1, 0], [0.5, 0, 1, 0, 1], [1, 1, 0, 0, 0]]
+MIXED_INPUTS = np.array([[0.25, 1, 0, 1, 0], [0.5, 0, 1, 0, 1], [1, 1, 0, 0, 0]])
 MIXED_CSV = 'sex;score;ward;age\n"f, x";-1.5;1.0;25\n"m""y";2;;\n"f, x";10;9;100\n'
 
 
@@ -357,7 +357,8 @@ def test_a_csv_file_is_read_without_pyarrow_to_the_same(
 def test_encoded_rows_are_left_as_they_are(tmp_path: Path) -> None:
     path = written(tmp_path, MIXED_CSV)
     found = read_file(path, ".csv", Reading(MIXED, encoded=True))
-    np.testing.assert_array_equal(found.features, [[25, 0, 0], [np.nan, 1, np.nan], [100, 0, -1]])
+    expected = np.array([[25, 0, 0], [np.nan, 1, np.nan], [100, 0, -1]])
+    np.testing.assert_array_equal(found.features, expected)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])

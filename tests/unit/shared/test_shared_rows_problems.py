@@ -339,9 +339,10 @@ def test_categories_and_targets_that_do_not_fit_are_told(tmp_path: Path) -> None
         f"line 8: the target is not a number; {target}",
         f"line 9, column 'sex': the value is not among its categories; {SEX}",
     )
-    for out_of_bounds in ("refuse", "clip"):
+    policies: tuple[OutOfBounds, ...] = ("refuse", "clip")
+    for out_of_bounds in policies:
         with pytest.raises(InvalidRows) as refused:
-            read_rows(path, MIXED, out_of_bounds)  # type: ignore[arg-type]
+            read_rows(path, MIXED, out_of_bounds)
         assert refused.value.problems == tuple(
             problem
             for problem in expected
