@@ -259,6 +259,25 @@ class Registry:
             return None
         return max(numbers)
 
+    def open_in_place_of(self, name: str, deleted: int, why: str) -> Version:
+        """Return the version in use, checked, where the one that was wanted was deleted.
+
+        Args:
+            name: of the version.
+            deleted: number of what was wanted.
+            why: says what it was made from, and what makes it again.
+
+        Raises:
+            CloisterError: there is no other version, or the one in use is damaged.
+        """
+        told = f"version {deleted} of {name} was {why}"
+        if not self.versions(name):
+            raise CloisterError(told)
+        in_use = self.open_current(name)
+        in_use.verify()
+        log.warning("%s; version %d stays in use", told, in_use.manifest.version)
+        return in_use
+
     def is_gone(self, name: str, version: int) -> bool:
         """Whether a version is not there though the folder of its name is.
 

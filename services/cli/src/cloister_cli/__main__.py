@@ -33,6 +33,7 @@ from cloister_cli.options import (
     MnistPath,
     Model,
     Parameters,
+    Schema,
     Url,
     flags,
 )
@@ -75,16 +76,7 @@ def train_model(  # noqa: PLR0913, PLR0917 - each is an option
             "for every site; or one file, dealt to --clients sites.",
         ),
     ] = None,
-    schema: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            metavar="FILE",
-            help="Schema of these rows.",
-            show_default="schema.json of the first site",
-        ),
-    ] = None,
+    schema: Schema = None,
     estimator: Estimator = None,
     parameters: Parameters = None,
     clients: Clients = 3,
@@ -159,16 +151,7 @@ def tune(  # noqa: PLR0913, PLR0917 - each is an option
         ),
     ],
     dataset: Dataset = None,
-    schema: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            metavar="FILE",
-            help="Schema of the rows.",
-            show_default="the dataset's",
-        ),
-    ] = None,
+    schema: Schema = None,
     estimator: Estimator = None,
     parameters: Parameters = None,
     grid: Grid = None,

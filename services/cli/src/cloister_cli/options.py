@@ -45,6 +45,16 @@ Dataset = Annotated[
         show_default="digits",
     ),
 ]
+Schema = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="Schema of the rows.",
+        show_default="the dataset's, or schema.json of the first site",
+    ),
+]
 Parameters = Annotated[
     str | None,
     typer.Option(metavar="JSON", help="Of the estimator's constructor, '{\"C\": 0.1}'."),

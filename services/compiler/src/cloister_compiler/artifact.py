@@ -38,7 +38,6 @@ from cloister_shared.artifact import (
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.cost import floor_ms
 from cloister_shared.digests import digest_file, digest_json
-from cloister_shared.errors import CloisterError
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.probes import measure_agreement, synthetic_rows
 from cloister_shared.reference import Reference
@@ -52,6 +51,11 @@ and the model is compiled anew."""
 Floats = npt.NDArray[np.float64]
 Calibrate = Callable[[Floats], Floats]
 """Makes rows in [0, 1], shape (n, n_features), from ``coef_`` of shape (n_outputs, n_features)."""
+
+DELETED = (
+    "compiled from this model and these settings, and deleted: CLOISTER_RETRAIN=true compiles it "
+    "again"
+)
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +168,7 @@ def adopt(
     """
     deleted = artifacts.deleted_from(name, inputs_digest)
     if deleted is not None:
-        return None if again else _in_use_after_deletion(artifacts, name, deleted)
+        return None if again else artifacts.open_in_place_of(name, deleted, DELETED)
     published = artifacts.published_from(name, inputs_digest)
     if published is None:
         return None
@@ -173,19 +177,6 @@ def adopt(
     in_use = artifacts.adopt(name, number)
     if in_use.manifest.version != number:
         log.info("version %d stays in use (rolled back from %d)", in_use.manifest.version, number)
-    return in_use
-
-
-def _in_use_after_deletion(artifacts: Registry, name: str, deleted: int) -> Version:
-    told = (
-        f"version {deleted} of {name} was compiled from this model and these settings, and "
-        "deleted: CLOISTER_RETRAIN=true compiles it again"
-    )
-    if not artifacts.versions(name):
-        raise CloisterError(told)
-    in_use = artifacts.open_current(name)
-    in_use.verify()
-    log.warning("%s; version %d stays in use", told, in_use.manifest.version)
     return in_use
 
 

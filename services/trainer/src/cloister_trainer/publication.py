@@ -14,6 +14,8 @@ from cloister_shared.schema import DatasetSchema
 from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 
+DELETED = "trained with these settings, and deleted: CLOISTER_RETRAIN=true trains another"
+
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool)
     if retrain:
         return None
     if (deleted := registry.deleted_from(name, inputs_digest)) is not None:
-        return _stays_deleted(registry, name, deleted)
+        return registry.open_in_place_of(name, deleted, DELETED)
     published = registry.published_from(name, inputs_digest)
     if published is None:
         return None
@@ -82,20 +84,6 @@ def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool)
     if in_use != number:
         log.info("version %d stays in use (rolled back from %d)", in_use, number)
     return published
-
-
-def _stays_deleted(registry: Registry, name: str, deleted: int) -> Version:
-    """Return the version in use in the place of one that was deleted."""
-    told = (
-        f"version {deleted} of {name} was trained with these settings, and deleted: "
-        "CLOISTER_RETRAIN=true trains another"
-    )
-    if not registry.versions(name):
-        raise CloisterError(told)
-    in_use = registry.open_current(name)
-    in_use.verify()
-    log.warning("%s; version %d stays in use", told, in_use.manifest.version)
-    return in_use
 
 
 def publish(
