@@ -1,6 +1,7 @@
 """Rows that trees are calibrated and proven with: they reach what they are said to reach."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def trees_of(seed: int, n_trees: int) -> Trees:
     return Trees.of(model.fit(rows, labels))
 
 
-def counts(ranked: Ranked, rows: np.ndarray) -> np.ndarray:
+def counts(ranked: Ranked, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """For each row and each leaf, the comparisons on the way to it that come out as they must."""
     trees = ranked.trees
     parent = {}
