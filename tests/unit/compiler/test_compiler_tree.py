@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from cloister_compiler.__main__ import compile_once
@@ -15,7 +16,8 @@ from cloister_compiler.key_form import key_form
 from cloister_compiler.rebuilding import rebuilt
 from cloister_compiler.selection import Precision
 from cloister_compiler.settings import Settings
-from cloister_compiler.tree import publish_tree, publish_trees
+from cloister_compiler.tree import compile_trees, in_the_clear, publish_tree, publish_trees
+from cloister_compiler.tree_rows import calibration_rows
 from cloister_shared.artifact import (
     CARD,
     CLIENT_ZIP,
@@ -30,7 +32,7 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import ESTIMATORS, sklearn_class
 from cloister_shared.registry import Registry
 from cloister_shared.schema import Target
-from cloister_shared.trees import Trees
+from cloister_shared.trees import Trees, ranks
 
 
 def test_the_artifact_says_what_keys_must_look_like(tree_artifacts: Path) -> None:
@@ -214,6 +216,31 @@ def test_what_is_rebuilt_answers_as_what_was_fitted(
     again = rebuilt(card.model_copy(update=changes), Trees.of(fitted), 2)
     rows = np.random.default_rng(1).random((200, 2))
     np.testing.assert_array_equal(again.predict(rows), fitted.predict(rows))
+
+
+def test_a_forest_with_a_tree_that_never_split_is_compiled(
+    make_card: Callable[..., ModelCard],
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.random((40, 2))
+    fitted = RandomForestClassifier(3, max_depth=2, min_samples_leaf=12, random_state=2)
+    trees = Trees.of(fitted.fit(rows, np.arange(40) % 2))
+    assert [one.n_leaves for one in trees.each()] == [1, 2, 2]
+    card = make_card(
+        np.zeros((1, 2)),
+        estimator="RandomForestClassifier",
+        parameters={"n_estimators": 3, "max_depth": 2},
+    )
+    trees.check(card.data)
+    ranked = trees.ranked()
+    taken = ranks(rows[:, ranked.features], ranked.edges).astype(np.float64)
+    model = compile_trees(card, ranked, 8)
+    found = in_the_clear(model, card)(taken)
+    np.testing.assert_allclose(found, trees.scores(rows), atol=0.01)
+    # As the circuit computes it, widths and all.
+    for row in calibration_rows(ranked):
+        simulated = model.predict_proba(row[None], fhe="simulate")
+        np.testing.assert_array_equal(simulated, in_the_clear(model, card)(row[None]))
 
 
 HEAD = bytes(range(24))

@@ -67,7 +67,7 @@ def test_a_service_killed_during_an_upload_leaves_nothing_half(
     def infer(process: Process) -> float:
         import numpy as np  # noqa: PLC0415
 
-        row = np.array([[0.7, 0.4, 0.8, 0.8]])
+        row = np.array([[2.0]])
         response = httpx.post(
             f"{process.url}/v2/models/tree/infer",
             content=holder.quantize_encrypt_serialize(row),

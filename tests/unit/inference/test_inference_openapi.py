@@ -257,7 +257,7 @@ def ciphertexts(
     tree = FHEModelClient(str(folder))
     tree.generate_private_and_evaluation_keys()
     keys = EvaluationKeys(tree.get_serialized_evaluation_keys(), digest_file(folder / CLIENT_ZIP))
-    row = np.array([[0.2, 0.5, 0.1, 0.1]])
+    row = np.array([[0.0]])
     return Ciphertexts(
         {
             "digits": (digits_payload, digits.digest),

@@ -303,6 +303,17 @@ def large_keys(specs: Json) -> None:
     specs["keyset"]["lweBootstrapKeys"][0]["params"]["levelCount"] = 64
 
 
+def output_shape(*shape: int) -> Callable[[Json], None]:
+    def change(specs: Json) -> None:
+        for part in (gate := specs["circuits"][0]["outputs"][0])["typeInfo"].values():
+            words = part["concreteShape"]["dimensions"][-1]
+            part["abstractShape"]["dimensions"] = list(shape)
+            part["concreteShape"]["dimensions"] = [*shape, words]
+            gate["rawInfo"]["shape"]["dimensions"] = [*shape, words]
+
+    return change
+
+
 BOOTSTRAP, KEYSWITCH = "lweBootstrapKeys", "lweKeyswitchKeys"
 
 
@@ -313,6 +324,10 @@ BOOTSTRAP, KEYSWITCH = "lweBootstrapKeys", "lweKeyswitchKeys"
         (little_noise(KEYSWITCH), "below 128 bits"),
         (small_key, "dimension 300"),
         (same_id, "same id"),
+        (output_shape(1, 3), "must have the shape"),
+        (output_shape(1, 3, 0), "no trees"),
+        (output_shape(1, 3, 1, 1), "must have the shape"),
+        (output_shape(1, 3, 1 << 20), "bytes"),
         (many_keys, "more than 64"),
         (set_key(BOOTSTRAP, keyType="ternary"), "keyType"),
         (set_key(BOOTSTRAP, compression="none"), "compression"),

@@ -41,6 +41,8 @@ def rebuilt(card: ModelCard, trees: Trees, n_inputs: int) -> Any:
 
 
 def _with_tree(model: Any, trees: Trees, card: ModelCard, n_inputs: int) -> Any:
+    if trees.n_leaves == 1:
+        trees = _split_in_equals(trees)
     n_nodes, n_outputs = trees.value.shape
     nodes = np.zeros(n_nodes, dtype=NODE_DTYPE)
     nodes["left_child"], nodes["right_child"] = trees.left, trees.right
@@ -58,6 +60,18 @@ def _with_tree(model: Any, trees: Trees, card: ModelCard, n_inputs: int) -> Any:
     )
     model.tree_, model.max_features_ = tree, n_inputs
     return _described(model, card, n_inputs)
+
+
+def _split_in_equals(leaf: Trees) -> Trees:
+    """Return a tree that answers the same on both sides: Concrete ML takes none without a split."""
+    return Trees(
+        roots=leaf.roots,
+        left=np.array([1, LEAF, LEAF]),
+        right=np.array([2, LEAF, LEAF]),
+        feature=np.zeros(3, dtype=np.int64),
+        threshold=np.array([0.5, 0.0, 0.0]),
+        value=np.repeat(leaf.value, 3, axis=0),
+    )
 
 
 def _described(model: Any, card: ModelCard, n_inputs: int) -> Any:

@@ -33,9 +33,10 @@ class Settings(ServiceSettings):
     """Registry of artifacts, written."""
     bits: Annotated[int | Literal["auto"] | None, BeforeValidator(_bits)] = None
     """Bits to which inputs and weights are quantised, 2 to 8; auto takes the cheapest that stay
-    within the tolerance; None: as the model's card says, else 8."""
+    within the tolerance; None: as the model's card says, else 8. Of trees the values of leaves are
+    quantised, and inputs lose nothing."""
     bits_inputs: int | None = Field(default=None, ge=SMALLEST_BITS, le=LARGEST_BITS)
-    """Bits of the inputs alone; None: as ``bits`` says."""
+    """Bits of the inputs alone; None: as ``bits`` says. Not of trees."""
     bits_weights: int | None = Field(default=None, ge=SMALLEST_BITS, le=LARGEST_BITS)
     """Bits of the weights alone; None: as ``bits`` says."""
     tolerance: float = Field(default=0.02, ge=0, le=1)

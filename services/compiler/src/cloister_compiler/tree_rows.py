@@ -3,9 +3,9 @@
 Concrete chooses the width of every value in a circuit from what the calibration rows reach, and one
 that does not fit wraps around silently. A tree's circuit compares every input with its thresholds,
 and then counts for each leaf how many comparisons on the way to it come out as they must: the row
-is at the leaf where all do. Random rows miss the fewest and the most of these counts; the rows here
-reach both for every leaf, exactly, because each comparison is of one input, and so each input can
-be chosen apart from the others.
+is at the leaf where all do. Random rows may miss the fewest and the most of these counts; the rows
+here reach both for every leaf, exactly: as each comparison is of one input, each input can be
+chosen apart from the others.
 """
 
 import numpy as np
@@ -33,8 +33,8 @@ def extreme_ranks(ranked: Ranked) -> Floats:
     """Ranks that fulfil as many, and then as few, comparisons on the way to each leaf as any row.
 
     Returns:
-        Shape (2 * n_leaves, n_features): a row that is at the leaf for each leaf, then the row
-        furthest from each.
+        Shape (2 * n_leaves, n_features): for each leaf a row that comes to it, where one can, then
+        for each the row furthest from it.
     """
     counts = np.array([len(one) for one in ranked.edges])
     levels = np.arange(counts.max() + 1)

@@ -232,10 +232,10 @@ class LocalModel:
         return self.dequantise(np.array(integers, dtype=np.int64).reshape(shape))
 
     def _check_scores(self) -> None:
-        if self._package.family == "tree":
-            raise KeyholderError("a tree has no decision function: use predict_proba")
         if self.card.data.task == "regression":
             raise KeyholderError("a regression has no decision function: use predict")
+        if self._package.family == "tree":
+            raise KeyholderError("a tree has no decision function: use predict_proba")
 
     def _check_probabilities(self) -> None:
         if not has_probabilities(self._package.link):
@@ -264,7 +264,7 @@ class EncryptedModel(LocalModel):
     encrypted under a key of its own, and that key is dropped with the result. Keys are never
     stored or sent, and neither scores nor failures to decrypt go back to the service.
 
-    A decision tree needs evaluation keys at the service, of tens of megabytes: there one secret key
+    Trees need evaluation keys at the service, of tens of megabytes: for them one secret key
     is made, kept in ``key_folder`` and used for all queries until it is replaced. What follows
     about processes and batches is for other models.
 

@@ -227,9 +227,11 @@ class ClientSpecs(_Spec):
         _check_shape(self.input, self.circuits[0].inputs[0], "seed", SEED_AND_BODY_WORDS)
         words = self.output.encryption.lwe_dimension + 1
         # Trees answer (1, n_outputs, n_trees).
-        further = self.output.abstract_shape.dimensions[2:3] if self.needs_evaluation_keys else ()
-        if any(size < 1 for size in further):
-            raise ValueError("the circuit has no trees")
+        further: tuple[int, ...] = ()
+        if self.needs_evaluation_keys:
+            further = self.output_shape[2:3] or (1,)
+            if further[0] < 1:
+                raise ValueError("the circuit has no trees")
         _check_shape(self.output, self.circuits[0].outputs[0], "none", words, further)
         return self
 
