@@ -53,10 +53,10 @@ def test_mounts(config: dict[str, Any], service: str) -> None:
     }
     assert volumes == ISOLATION[service][0]
     binds = [mount for mount in mounts if mount["type"] == "bind"]
-    # The files of the host's that anything sees: a user's MNIST, a schema and certificates of one's
-    # own, and a key holder's API key.
-    files = {"dealer": ["/mnist.npz"], "gateway": ["/tls.pem"], "keyholder": ["/api-key"]}
-    files |= {"trainer": ["/schema.json"]}
+    # The files of the host's that anything sees: a user's MNIST, rows, schema and certificates, and
+    # a key holder's API key.
+    files = {"gateway": ["/tls.pem"], "keyholder": ["/api-key"], "trainer": ["/schema.json"]}
+    files |= {"dealer": ["/mnist.npz", "/rows", "/schema.json"]}
     files |= {"provision": ["/own/tls.crt", "/own/tls.key", "/own/ca.crt"]}
     assert [mount["target"] for mount in binds] == files.get(service, [])
     assert all(mount["read_only"] for mount in binds)
