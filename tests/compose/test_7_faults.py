@@ -73,8 +73,8 @@ def test_a_killed_trainer_goes_on_where_it_was(stack: Stack) -> None:
 
 
 def test_a_killed_server_loses_no_run(stack: Stack) -> None:
-    # It may take messages with it that it was about to give: then a round lacks their sites. So it is
-    # killed when the sites have theirs, and are working on them.
+    # It may take messages with it that it was about to give, and a round lacks their sites: so it
+    # is killed when the sites have theirs, and are working on them.
     stack.settings(
         clients=CLIENTS,
         min_replies=2,
