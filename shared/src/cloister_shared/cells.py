@@ -1,6 +1,7 @@
-"""Text in a table's cell, to a number, or to why it is none."""
+"""A table's cell to a number, or to why it is none."""
 
 import re
+from decimal import Decimal
 
 import numpy as np
 
@@ -46,3 +47,23 @@ def number(cell: str) -> tuple[float, str]:
         if pattern.fullmatch(cell):
             return np.inf, reason
     return np.inf, "it is not a number"
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell of any type holds no value."""
+    if isinstance(value, str):
+        return bool(why_missing(value.strip()))
+    # pandas' NA is equal to nothing, and does not say so in a way that Python takes for false.
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)  # noqa: PLR0124
+
+
+def to_number(value: object) -> float:
+    """Return what any cell is: NaN where it is missing, infinity where it is no number."""
+    if isinstance(value, str):
+        return number(value.strip())[0]
+    try:
+        if isinstance(value, int | float | Decimal):
+            return float(value)
+    except OverflowError:
+        return float("inf")
+    return float("nan") if is_missing(value) else float("inf")

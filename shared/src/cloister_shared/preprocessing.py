@@ -7,15 +7,14 @@ encoded is checked, and becomes inputs by the schema alone.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cloister_shared.cells import number, why_missing
+from cloister_shared.cells import is_missing, to_number
 from cloister_shared.errors import CloisterError
-from cloister_shared.labels import UNKNOWN, Positions
+from cloister_shared.labels import UNKNOWN
 from cloister_shared.schema import Category, DatasetSchema, Feature
 
 OutOfBounds = Literal["refuse", "clip"]
@@ -107,36 +106,17 @@ def _encode_columns(columns: Sequence[npt.NDArray[Any]], schema: DatasetSchema) 
         elif column.dtype.kind in "biuf":
             encoded[:, position] = column
         else:
-            encoded[:, position] = [_number(value) for value in column.tolist()]
+            encoded[:, position] = [to_number(value) for value in column.tolist()]
     return encoded
 
 
 def encode_labels(labels: Sequence[object], feature: Category) -> Floats:
     """Return labels' positions among the categories, NaN where none is there, shape (n,)."""
-    encoded = Positions(feature.categories).of(labels).astype(np.float64)
+    encoded = feature.positions.of(labels).astype(np.float64)
     for row in np.flatnonzero(encoded == UNKNOWN):
-        if _is_missing(labels[row]):
+        if is_missing(labels[row]):
             encoded[row] = np.nan
     return encoded
-
-
-def _is_missing(value: object) -> bool:
-    if isinstance(value, str):
-        return bool(why_missing(value.strip()))
-    # pandas' NA is equal to nothing, and does not say so in a way that Python takes for false.
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)  # noqa: PLR0124
-
-
-def _number(value: object) -> float:
-    """Return a cell's number, NaN where none is there, infinity where something else is."""
-    if isinstance(value, str):
-        return number(value.strip())[0]
-    try:
-        if isinstance(value, int | float | Decimal):
-            return float(value)
-    except OverflowError:
-        return float("inf")
-    return float("nan") if _is_missing(value) else float("inf")
 
 
 def decode(encoded: Floats, schema: DatasetSchema) -> npt.NDArray[Any]:

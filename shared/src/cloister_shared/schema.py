@@ -105,6 +105,11 @@ class Category(BaseModel):
         """Inputs that a value becomes."""
         return len(self.categories)
 
+    @cached_property
+    def positions(self) -> Positions:
+        """Finds the category that a label means: cells are looked up one by one, so it is kept."""
+        return Positions(self.categories)
+
     @property
     def described(self) -> str:
         """What a value must be, for messages."""
@@ -154,7 +159,7 @@ def _missing(feature: Feature | Category) -> float:
     if feature.missing is None:
         return math.nan
     if isinstance(feature, Category):
-        return float(Positions(feature.categories).of([feature.missing])[0])
+        return float(feature.positions.of([feature.missing])[0])
     return feature.missing
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_client.data.sample import Table, read_sample
-from cloister_shared.cells import number, why_missing
+from cloister_shared.cells import is_missing, to_number
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Task
 from cloister_shared.files import write_atomically
@@ -121,7 +121,7 @@ def infer(table: Table, label: str, task: Task | None, name: str) -> Guess:
 
 def _feature(name: str, cells: Sequence[Any]) -> tuple[Feature | Category | None, str]:
     """Return what a column is taken for, if for a feature, and why."""
-    there = [cell for cell in cells if not _is_missing(cell)]
+    there = [cell for cell in cells if not is_missing(cell)]
     if len({str(cell).strip() for cell in there}) < 2:
         return None, f"left out: it {'has one value only' if there else 'is empty'}"
     numbers = _numbers(there)
@@ -157,7 +157,7 @@ def _quantity(name: str, numbers: Floats) -> tuple[Feature | None, str]:
 
 def _answers(name: str, cells: Sequence[Any], task: Task | None) -> tuple[dict[str, Any], str]:
     """Return what a schema says of its labels, and why."""
-    there = [cell for cell in cells if not _is_missing(cell)]
+    there = [cell for cell in cells if not is_missing(cell)]
     numbers = _numbers(there) if there else None
     labels = sorted({str(_label(cell)) for cell in there})
     if task is None:
@@ -183,27 +183,10 @@ def _answers(name: str, cells: Sequence[Any], task: Task | None) -> tuple[dict[s
     return {"classes": tuple(classes)}, f"the label, {len(classes)} classes"
 
 
-def _is_missing(cell: Any) -> bool:
-    if isinstance(cell, str):
-        return bool(why_missing(cell.strip()))
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
-
-
 def _numbers(cells: Sequence[Any]) -> Floats | None:
     """Return the cells as finite numbers, or None where one is something else."""
-    try:
-        found = np.array([_number(cell) for cell in cells], dtype=np.float64)
-    except (TypeError, OverflowError):
-        return None
+    found = np.array([to_number(cell) for cell in cells], dtype=np.float64)
     return found if np.isfinite(found).all() else None
-
-
-def _number(cell: Any) -> float:
-    if isinstance(cell, str):
-        return number(cell.strip())[0]
-    if isinstance(cell, int | float | Decimal):
-        return float(cell)
-    raise TypeError
 
 
 def _label(cell: Any) -> Label:
