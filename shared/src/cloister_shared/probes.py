@@ -35,6 +35,9 @@ Floats = npt.NDArray[np.float64]
 REGRESSION_MARGIN = 0.05
 """Of the target's declared width. On diabetes, whose models are off by some .15 themselves, 8 bits
 are off by .02 at most and 4 bits by up to .08, or .26 where the link is logarithmic."""
+TOLERANCE = 0.02
+"""The largest share of these rows that a quantised model may by default predict otherwise than the
+float one."""
 PROBES = 4096
 """Rows; a share of 2 % is then known to within .0022 (one standard deviation)."""
 

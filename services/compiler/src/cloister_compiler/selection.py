@@ -13,7 +13,7 @@ from cloister_shared.artifact import Agreement
 from cloister_shared.card import ModelCard
 from cloister_shared.cost import lwe_dimension
 from cloister_shared.errors import CloisterError
-from cloister_shared.probes import measure_agreement, synthetic_rows
+from cloister_shared.probes import TOLERANCE, measure_agreement, synthetic_rows
 from cloister_shared.reference import needed_features
 from cloister_shared.weights import LinearWeights
 
@@ -36,7 +36,7 @@ class Precision:
     """Bits of the inputs, 2 to 8, or ``auto``: the cheapest within the tolerance; None: 8."""
     weights: BitsOrAuto | None = None
     """Bits of the weights, likewise."""
-    tolerance: float = 0.02
+    tolerance: float = TOLERANCE
     """The largest share of synthetic rows, in [0, 1], that the quantised model may predict
     otherwise than the float one."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from cloister_shared.probes import TOLERANCE
 from cloister_shared.service import ServiceSettings
 
 SMALLEST_BITS, LARGEST_BITS = 2, 8
@@ -39,7 +40,7 @@ class Settings(ServiceSettings):
     """Bits of the inputs alone; None: as ``bits`` says. Not of trees."""
     bits_weights: int | None = Field(default=None, ge=SMALLEST_BITS, le=LARGEST_BITS)
     """Bits of the weights alone; None: as ``bits`` says."""
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
     """Largest share of synthetic rows that the quantised model may predict otherwise than the
     float one; above it nothing is published."""
     publish_reference: bool = True

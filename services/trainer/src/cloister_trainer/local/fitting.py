@@ -25,13 +25,9 @@ def fit(
     Raises:
         CloisterError: the fit failed, gave values that are not finite, or learnt nothing.
     """
-    model = sklearn_class(row)(**parameters)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            model.fit(rows.inputs, rows.answers)
-        except ValueError as error:
-            raise CloisterError(f"{row.name} could not be fitted: {error}") from None
+        model = fitted(row, parameters, rows)
     if stopped_early(caught):
         log.warning("the fit stopped before it had converged: raise max_iter, or tol")
     if row.family == "tree":
@@ -45,6 +41,20 @@ def fit(
             "every weight is 0: nothing was learnt, nothing is published; regularise less"
         )
     return weights
+
+
+def fitted(row: Estimator, parameters: Mapping[str, Any], rows: Rows) -> Any:
+    """Return the scikit-learn estimator, fitted; it may warn that it has not converged.
+
+    Raises:
+        CloisterError: scikit-learn cannot fit it.
+    """
+    model = sklearn_class(row)(**parameters)
+    try:
+        model.fit(rows.inputs, rows.answers)
+    except ValueError as error:
+        raise CloisterError(f"{row.name} could not be fitted: {error}") from None
+    return model
 
 
 def stopped_early(caught: list[warnings.WarningMessage]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cloister_shared.schema import DatasetSchema
 from cloister_trainer.local.search import Candidate, best
 from cloister_trainer.local.training import Trained
 from cloister_trainer.publication import told_metrics
@@ -20,8 +21,7 @@ def print_report(trained: Trained, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(_summary(trained), indent=2) + "\n")
         return
-    # In a file, lines are as long as they have to be.
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    console = output()
     if trained.search:
         console.print(_table(trained))
     card, number = trained.card, trained.published.manifest.version
@@ -34,10 +34,28 @@ def print_report(trained: Trained, *, as_json: bool) -> None:
     )
 
 
+def output() -> Console:
+    """Return standard output for tables: in a file, lines are as long as they have to be."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
+
+
+def score_name(data: DatasetSchema) -> str:
+    """Return what a model of these data is scored by."""
+    return "accuracy" if data.classes else "mean absolute error"
+
+
+def told_score(value: float | None, data: DatasetSchema) -> str:
+    """Return a score, or its deviation, for people; None: a fit failed."""
+    if value is None:
+        return "failed"
+    return f"{value:.4f}" if data.classes else f"{value:.4g}"
+
+
 def _table(trained: Trained) -> Table:
-    chosen = best(trained.search, trained.card.data)
+    data = trained.card.data
+    chosen = best(trained.search, data)
     names = list(dict.fromkeys(name for one in trained.search for name in one.parameters))
-    table = Table(title=f"{_score(trained)}, over the folds")
+    table = Table(title=f"{score_name(data)}, over the folds")
     for name in names:
         table.add_column(name)
     table.add_column("mean", justify="right")
@@ -47,19 +65,9 @@ def _table(trained: Trained) -> Table:
         cells = [
             json.dumps(one.parameters[name]) if name in one.parameters else "" for name in names
         ]
-        numbers = [_number(trained, one.mean), _number(trained, one.deviation)]
+        numbers = [told_score(one.mean, data), told_score(one.deviation, data)]
         table.add_row(*cells, *numbers, "chosen" if one is chosen else "")
     return table
-
-
-def _number(trained: Trained, value: float | None) -> str:
-    if value is None:
-        return "failed"
-    return f"{value:.4f}" if trained.card.data.classes else f"{value:.4g}"
-
-
-def _score(trained: Trained) -> str:
-    return "accuracy" if trained.card.data.classes else "mean absolute error"
 
 
 def _summary(trained: Trained) -> dict[str, Any]:
@@ -73,7 +81,7 @@ def _summary(trained: Trained) -> dict[str, Any]:
         "parameters": card.parameters,
         "bits": card.bits,
         "final": card.final and card.final.model_dump(exclude_none=True),
-        "score": _score(trained),
+        "score": score_name(card.data),
         "search": [_candidate(one, chosen) for one in trained.search],
     }
 

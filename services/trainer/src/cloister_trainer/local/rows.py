@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import Floats
@@ -84,6 +84,18 @@ def check_folds(rows: Rows, data: DatasetSchema, folds: int) -> None:
             "more rows"
         )
     _check_classes(rows, data, folds, f"lower CLOISTER_FOLDS, {folds},")
+
+
+def splitter(data: DatasetSchema, folds: int, seed: int) -> StratifiedKFold | KFold:
+    """Return what splits rows into folds, with each class's share in all of them.
+
+    Args:
+        data: the schema of the rows.
+        folds: parts, each to be predicted by a fit of the others.
+        seed: equal seeds give equal splits.
+    """
+    kind = StratifiedKFold if data.classes else KFold
+    return kind(folds, shuffle=True, random_state=seed)
 
 
 def _check_classes(rows: Rows, data: DatasetSchema, needed: int, advice: str) -> None:

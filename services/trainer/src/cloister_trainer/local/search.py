@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GridSearchCV, KFold, ParameterGrid, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, ParameterGrid
 
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator, sklearn_class
@@ -21,7 +21,7 @@ from cloister_shared.weights import LinearWeights
 from cloister_trainer.local.fitting import stopped_early
 from cloister_trainer.local.plan import N_BITS, without_bits
 from cloister_trainer.local.quantisation import quantised_scores
-from cloister_trainer.local.rows import Rows
+from cloister_trainer.local.rows import Rows, splitter
 
 PROGRESS_SECONDS = 2.0
 """Between two lines about how far a search is."""
@@ -83,8 +83,6 @@ def search(
         CloisterError: scikit-learn fits none of them.
     """
     fits = folds * sum(len(ParameterGrid(without_bits(grid))) for grid in grids)
-    splitter = StratifiedKFold if data.classes else KFold
-    parts = splitter(folds, shuffle=True, random_state=seed)
     progress = Progress(fits)
     found: list[Candidate] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -95,7 +93,7 @@ def search(
                 sklearn_class(row)(**base),
                 without_bits(grid),
                 scoring=_scorer(row, data, bits, progress),
-                cv=parts,
+                cv=splitter(data, folds, seed),
                 refit=False,
                 error_score=np.nan,
             )

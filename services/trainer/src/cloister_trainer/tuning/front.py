@@ -16,8 +16,8 @@ def pareto_front(scored: list[Scored], data: DatasetSchema) -> list[Scored]:
     return front
 
 
-def chosen(front: list[Scored], data: DatasetSchema, tolerance: float) -> Scored:
-    """Return the cheapest whose score is within the tolerance of the best.
+def within(front: list[Scored], data: DatasetSchema, tolerance: float) -> list[Scored]:
+    """Return those whose score is within the tolerance of the best, the cheapest first.
 
     Args:
         front: as ``pareto_front`` has it; the best is its last.
@@ -26,7 +26,7 @@ def chosen(front: list[Scored], data: DatasetSchema, tolerance: float) -> Scored
     """
     best = loss(front[-1], data)
     most = best + tolerance if data.classes else best * (1 + tolerance)
-    return next(one for one in front if loss(one, data) <= most)
+    return [one for one in front if loss(one, data) <= most]
 
 
 def loss(one: Scored, data: DatasetSchema) -> float:

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from cloister_shared.files import write_atomically
+from cloister_shared.probes import TOLERANCE
 from cloister_shared.samples import SCHEMA
-from cloister_trainer.tuning.front import loss
+from cloister_trainer.local.report import output, score_name, told_score
+from cloister_trainer.tuning.front import within
 from cloister_trainer.tuning.scoring import Scored, pooled
 from cloister_trainer.tuning.settings import Settings
 from cloister_trainer.tuning.tuning import Tuned
@@ -22,13 +23,8 @@ from cloister_trainer.tuning.tuning import Tuned
 SETTINGS = "settings.env"
 FRONT = "front.json"
 PLOT = "front.svg"
-FILE_WIDTH = 200
-"""Columns that a table may take where it is not printed to a terminal."""
-USUAL_TOLERANCE = 0.02
-"""The compiler's: ``CLOISTER_TOLERANCE``."""
 MARGIN = 1.25
 """A training on all rows has other weights than the one whose agreement was measured."""
-
 SHOWN = 0.03
 """Loss of accuracy, or share of the error, up to which a choice is in the table."""
 
@@ -38,7 +34,7 @@ log = logging.getLogger(__name__)
 def chosen_settings(tuned: Tuned, settings: Settings) -> dict[str, str]:
     """Return the settings of trainer and compiler that make the chosen model, by their names."""
     choice = tuned.chosen.choice
-    tolerance = max(USUAL_TOLERANCE, math.ceil(100 * MARGIN * tuned.agreement.share) / 100)
+    tolerance = max(TOLERANCE, math.ceil(100 * MARGIN * tuned.agreement.share) / 100)
     found = {
         "CLOISTER_ESTIMATOR": settings.estimator,
         "CLOISTER_ESTIMATOR_PARAMETERS": json.dumps(
@@ -77,9 +73,10 @@ def print_report(tuned: Tuned, settings: Settings, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(summary(tuned), indent=2) + "\n")
         return
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
-    console.print(_table(tuned))
-    if hidden := len(tuned.front) - len(_worth_showing(tuned)):
+    worth_showing = within(tuned.front, tuned.data, SHOWN)
+    console = output()
+    console.print(_table(tuned, worth_showing))
+    if hidden := len(tuned.front) - len(worth_showing):
         console.print(f"{hidden} cheaper ones that predict far worse are in {FRONT}")
     share = tuned.chosen.cost.client_ms / tuned.default.cost.client_ms
     console.print(
@@ -90,15 +87,15 @@ def print_report(tuned: Tuned, settings: Settings, *, as_json: bool) -> None:
     )
 
 
-def _table(tuned: Tuned) -> Table:
-    title = "accuracy" if tuned.data.classes else "mean absolute error"
+def _table(tuned: Tuned, worth_showing: list[Scored]) -> Table:
+    title = score_name(tuned.data)
     table = Table(title=f"{title}, over the folds, and the cost of a prediction")
     for column in ("parameters", "pool", "pruned", "bits in, weights"):
         table.add_column(column)
     for column in (title, "+-", "inputs", "n", "bytes up", "down", "encrypt ms", "evaluate ms"):
         table.add_column(column, justify="right")
     table.add_column("")
-    shown = [(one, "chosen" * (one is tuned.chosen)) for one in _worth_showing(tuned)]
+    shown = [(one, "chosen" * (one is tuned.chosen)) for one in worth_showing]
     for one, note in [*shown, (tuned.default, "untuned")]:
         choice, cost = one.choice, one.cost
         table.add_row(
@@ -106,8 +103,8 @@ def _table(tuned: Tuned) -> Table:
             str(choice.pool),
             f"{choice.prune:g}",
             f"{choice.bits_inputs}, {choice.bits_weights}",
-            _number(one.score, tuned),
-            _number(one.deviation, tuned),
+            told_score(one.score, tuned.data),
+            told_score(one.deviation, tuned.data),
             f"{cost.features:.0f}",
             f"{cost.dimension:.0f}",
             f"{cost.bytes_up:,.0f}",
@@ -119,21 +116,10 @@ def _table(tuned: Tuned) -> Table:
     return table
 
 
-def _worth_showing(tuned: Tuned) -> list[Scored]:
-    """Return of the front what is not far worse than the best."""
-    best = loss(tuned.front[-1], tuned.data)
-    most = best + SHOWN if tuned.data.classes else best * (1 + SHOWN)
-    return [one for one in tuned.front if loss(one, tuned.data) <= most]
-
-
-def _number(value: float, tuned: Tuned) -> str:
-    return f"{value:.4f}" if tuned.data.classes else f"{value:.4g}"
-
-
 def summary(tuned: Tuned) -> dict[str, Any]:
     """Return the front, the chosen and the untuned model as plain values."""
     return {
-        "score": "accuracy" if tuned.data.classes else "mean absolute error",
+        "score": score_name(tuned.data),
         "front": [_plain(one) for one in tuned.front],
         "chosen": _plain(tuned.chosen),
         "untuned": _plain(tuned.default),
@@ -166,6 +152,6 @@ def _plot(tuned: Tuned, path: Path) -> None:
     for one, label in ((tuned.chosen, "chosen"), (tuned.default, "untuned")):
         axes.annotate(label, (one.cost.client_ms, one.score))
     axes.set_xlabel("milliseconds to encrypt a row, estimated")
-    axes.set_ylabel("accuracy" if tuned.data.classes else "mean absolute error")
+    axes.set_ylabel(score_name(tuned.data))
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -3,27 +3,25 @@
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from cloister_shared.calibration import calibration_rows
 from cloister_shared.cost import bytes_down, bytes_up, client_ms, floor_ms, lwe_dimension
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import sklearn_class
 from cloister_shared.links import Floats, Link, link
 from cloister_shared.measuring import quality
 from cloister_shared.preprocessing import inputs_of
-from cloister_shared.reference import needed_features
+from cloister_shared.reference import Reference, needed_features
 from cloister_shared.schema import Answers, DatasetSchema
 from cloister_shared.weights import LinearWeights
-from cloister_trainer.local.fitting import stopped_early
+from cloister_trainer.local.fitting import fitted, stopped_early
 from cloister_trainer.local.plan import chosen_estimator, estimator_parameters
 from cloister_trainer.local.quantisation import quantised, weight_quantiser
-from cloister_trainer.local.rows import Rows
+from cloister_trainer.local.rows import Rows, splitter
 from cloister_trainer.local.search import Progress
 from cloister_trainer.tuning.settings import Settings
 from cloister_trainer.tuning.space import Choice, parameter_choices, pools, served_by_one_fit
@@ -82,6 +80,7 @@ def score_all(settings: Settings, encoded: Floats, answers: Answers) -> list[Sco
     fits = len(combinations) * len(all_pools) * settings.folds
     log.info("%d fits of %d rows", fits, len(answers))
     found: list[Scored] = []
+    folds = splitter(data, settings.folds, settings.seed)
     progress = Progress(fits)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -90,8 +89,8 @@ def score_all(settings: Settings, encoded: Floats, answers: Answers) -> list[Sco
             for parameters in combinations:
                 choices = served_by_one_fit(settings, pool, parameters)
                 each = []
-                for fitted, kept in _folds(settings, answers):
-                    each.append(_score(settings, choices, rows.take(fitted), rows.take(kept)))
+                for others, kept in folds.split(rows.inputs, answers):
+                    each.append(_score(settings, choices, rows.take(others), rows.take(kept)))
                     progress.step()
                 found += [_mean(*of) for of in zip(choices, zip(*each, strict=True), strict=True)]
     if early := stopped_early(caught):
@@ -102,12 +101,6 @@ def score_all(settings: Settings, encoded: Floats, answers: Answers) -> list[Sco
     return scored
 
 
-def _folds(settings: Settings, answers: Answers) -> Iterator[tuple[Any, Any]]:
-    splitter = StratifiedKFold if settings.data.classes else KFold
-    parts = splitter(settings.folds, shuffle=True, random_state=settings.seed)
-    yield from parts.split(np.zeros(len(answers)), answers)
-
-
 def fitted_weights(
     settings: Settings, parameters: Mapping[str, Any], rows: Rows
 ) -> tuple[LinearWeights, Link]:
@@ -116,22 +109,17 @@ def fitted_weights(
     Raises:
         CloisterError: scikit-learn cannot.
     """
-    model = sklearn_class(chosen_estimator(settings))(
-        **(estimator_parameters(settings) | dict(parameters))
-    )
-    try:
-        model.fit(rows.inputs, rows.answers)
-    except ValueError as error:
-        raise CloisterError(f"{settings.estimator} could not be fitted: {error}") from None
+    given = estimator_parameters(settings) | dict(parameters)
+    model = fitted(chosen_estimator(settings), given, rows)
     meaning = link(settings.estimator, model.get_params(), len(settings.data.classes))
     return LinearWeights.of(model.coef_, model.intercept_), meaning
 
 
 def _score(
-    settings: Settings, choices: Sequence[Choice], fitted: Rows, kept: Rows
+    settings: Settings, choices: Sequence[Choice], others: Rows, kept: Rows
 ) -> list[tuple[float, Cost]]:
-    """Score choices of the same parameters by one fit."""
-    weights, meaning = fitted_weights(settings, choices[0].parameters, fitted)
+    """Score choices of the same parameters on rows that are kept, by one fit of the others."""
+    weights, meaning = fitted_weights(settings, choices[0].parameters, others)
     return [_measure(weights.pruned(one.prune), one, kept, meaning) for one in choices]
 
 
@@ -143,26 +131,26 @@ def _measure(
     except CloisterError:
         return math.nan, Cost(*[math.nan] * 6)
     scores = circuit.dequantise(circuit.integer_scores(circuit.quantise(rows.inputs)))
-    return quality(scores, rows.answers, meaning), cost_of(weights, choice)
+    return quality(scores, rows.answers, meaning), cost_of(circuit, choice.bits_weights)
 
 
-def cost_of(weights: LinearWeights, choice: Choice) -> Cost:
-    """Return what a prediction by these weights, pruned already, costs.
+def cost_of(circuit: Reference, bits_weights: int) -> Cost:
+    """Return what a prediction by a quantised model costs.
 
-    Raises:
-        CloisterError: they cannot be quantised.
+    Args:
+        circuit: on all inputs, as ``quantised`` makes it.
+        bits_weights: that its weights were quantised to.
     """
-    circuit = quantised(weights, choice.bits_inputs, choice.bits_weights)
     features = needed_features(circuit)
-    zero_point = weight_quantiser(weights.coef, choice.bits_weights).zero_point
-    rows = calibration_rows(weights.coef)[:, features]
+    zero_point = weight_quantiser(circuit.coef, bits_weights).zero_point
+    rows = calibration_rows(circuit.coef)[:, features]
     dimension = lwe_dimension(
         circuit.weights[features] + zero_point,
         zero_point,
         circuit.bias,
         circuit.quantiser.quantise(rows),
     )
-    count, outputs = len(features), len(weights.coef)
+    count, outputs = len(features), len(circuit.coef)
     return Cost(
         features=count,
         dimension=dimension,

@@ -20,7 +20,7 @@ from cloister_trainer.local import plan
 from cloister_trainer.local.quantisation import quantised
 from cloister_trainer.local.rows import Rows, check_folds
 from cloister_trainer.suitability import SETTING, check_suitable
-from cloister_trainer.tuning.front import chosen, pareto_front
+from cloister_trainer.tuning.front import pareto_front, within
 from cloister_trainer.tuning.scoring import Scored, fitted_weights, pooled, score_all
 from cloister_trainer.tuning.settings import Settings
 from cloister_trainer.tuning.space import DEFAULT, Choice, parameter_choices
@@ -66,7 +66,7 @@ def tune(settings: Settings) -> Tuned:
     default = next((one for one in scored if one.choice == DEFAULT), None)
     if default is None:
         raise CloisterError("the model as it is cannot be quantised at 8 bits: regularise more")
-    best = chosen(front, data, settings.tune_tolerance)
+    best = within(front, data, settings.tune_tolerance)[0]
     agreement = _agreement(settings, best.choice, encoded, answers)
     return Tuned(data, scored, front, best, agreement, default)
 
