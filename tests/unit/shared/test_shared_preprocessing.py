@@ -221,6 +221,8 @@ def test_a_data_frame_is_read_by_the_names_of_its_columns() -> None:
     )
     with pytest.raises(CloisterError, match="columns 'sex' of mixed are missing, or there more"):
         to_inputs(frame.drop(columns="sex"), MIXED)
+    with pytest.raises(CloisterError, match="row 0, feature sex: the value is not among its cat"):
+        to_inputs(frame.assign(sex=[["male"], "male", "male"]), MIXED)
     doubled = pd.concat([frame, frame[["age"]]], axis=1)
     with pytest.raises(CloisterError, match="columns 'age' of mixed are missing, or there more"):
         to_inputs(doubled, MIXED)

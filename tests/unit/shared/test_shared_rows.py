@@ -291,6 +291,28 @@ def test_no_line_of_a_cell_is_taken_for_a_row_wherever_the_file_is_cut(tmp_path:
     assert found.answers.tolist() == [0] * len(lines)
 
 
+def test_no_line_of_an_unknown_label_is_taken_for_a_row_and_the_file_is_read_the_fast_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: object) -> None:
+        raise AssertionError("read by lines, several times as slow")
+
+    monkeypatch.setattr(csv_rows, "_read_with_lines", slow)
+    data = DatasetSchema(
+        dataset="notes",
+        features=(
+            Feature(name="a", low=0, high=10),
+            Category(name="note", categories=("x", "y"), unknown="ignore"),
+        ),
+        classes=("no", "yes"),
+    )
+    line = 'no,1,"{}\nyes,9,x"\n'
+    lines = [line.format("x" * (2 + row % 40)) for row in range(120_000)]
+    found = read(written(tmp_path, "label,a,note\n" + "".join(lines)), data)
+    assert found.answers.tolist() == [0] * len(lines)
+    assert not found.features[:, 1:].any()
+
+
 def test_a_well_formed_file_is_read_the_fast_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

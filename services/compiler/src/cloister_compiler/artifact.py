@@ -92,9 +92,8 @@ def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
 
     Raises:
         CloisterError: there is no model, its artifact and all others of the name were deleted, it
-            cannot be compiled, its circuit predicts otherwise
-            than the tolerance allows, or encrypted execution is not equal to clear execution;
-            nothing is published.
+            cannot be compiled, its circuit predicts otherwise than the tolerance allows, or
+            encrypted execution is not equal to clear execution; nothing is published.
     """
     model = models.open_current(name)
     model.verify()
