@@ -63,6 +63,17 @@ def test_columns_are_taken_for_what_they_look_like() -> None:
         assert what in guess.seen[column]
 
 
+def test_a_few_texts_that_hardly_repeat_are_no_category() -> None:
+    table: Table = {
+        "town": [f"town {row % 15}" for row in range(20)],
+        "age": list(range(30, 50)),
+        "y": [0, 1] * 10,
+    }
+    guess = infer(table, "y", None, "people")
+    assert [feature.name for feature in guess.schema.features] == ["age"]
+    assert "hardly repeats" in guess.seen["town"]
+
+
 @pytest.mark.parametrize(
     ("labels", "task", "expected"),
     [
