@@ -14,7 +14,8 @@ from cloister_keyholder import InvalidSamples
 from cloister_keyholder.samples import read_csv, read_held_out
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
-from cloister_shared.schema import DatasetSchema, Feature
+from cloister_shared.preprocessing import to_inputs
+from cloister_shared.schema import Category, DatasetSchema, Feature
 
 
 def three(*names: str) -> DatasetSchema:
@@ -110,6 +111,49 @@ def test_a_malformed_file_is_refused(text: str, message: str, tmp_path: Path) ->
     with pytest.raises(InvalidSamples, match=message) as caught:
         read(tmp_path, text)
     assert "oops" not in str(caught.value)
+
+
+MIXED = DatasetSchema(
+    dataset="mixed",
+    features=(
+        Feature(name="age", low=0, high=100, missing=50),
+        Category(name="sex", categories=("f, x", "m")),
+        Category(name="ward", categories=(1, 2), missing=2, unknown="ignore"),
+    ),
+    classes=("no", "yes"),
+)
+
+
+def test_labels_and_what_is_missing_are_read_as_the_schema_says(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('ward,age,sex\n1.0,25,"f, x"\n,, m\n9,NA,m\n')
+    rows = read_csv(tmp_path / "rows.csv", MIXED)
+    np.testing.assert_array_equal(
+        to_inputs(rows, MIXED),
+        np.array([[0.25, 1, 0, 1, 0], [0.5, 0, 1, 0, 1], [0.5, 0, 1, 0, 0]]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "1,,2",
+            r"row 1 \(line 3\), column 'sex': the value is missing; it must be one of f, x, m",
+        ),
+        (
+            "1,F,2",
+            r"row 1 \(line 3\), column 'sex': the value is not among its categories; it must",
+        ),
+        ("x,m,2", r"row 1 \(line 3\), column 'age': it is not a number; it must be a number in"),
+        ("inf,m,2", r"row 1 \(line 3\), column 'age': the value is not finite"),
+    ],
+)
+def test_a_value_that_the_schema_has_no_policy_for_is_refused(
+    line: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(f"age,sex,ward\n1,m,1\n{line}\n")
+    with pytest.raises(InvalidSamples, match=message):
+        read_csv(tmp_path / "rows.csv", MIXED)
 
 
 def test_a_file_that_is_no_text_or_is_not_there_is_refused(tmp_path: Path) -> None:

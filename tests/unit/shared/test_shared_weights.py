@@ -202,3 +202,15 @@ def test_what_an_estimator_has_becomes_weights(
 def test_other_arrays_make_no_weights(coef: Any, intercept: Any, message: str) -> None:
     with pytest.raises(CloisterError, match=message):
         LinearWeights.of(coef, intercept)
+
+
+def test_what_is_pruned_is_the_inputs_whose_largest_weight_is_smallest() -> None:
+    coef = np.array([[1.0, -5.0, 0.1, 2.0], [0.0, 0.5, -0.2, -3.0]])
+    weights = LinearWeights(coef, np.array([7.0, 8.0]))
+    for share, kept in ((0.0, [0, 1, 2, 3]), (0.24, [0, 1, 2, 3]), (0.5, [1, 3]), (0.99, [1])):
+        pruned = weights.pruned(share)
+        assert np.flatnonzero(pruned.coef.any(axis=0)).tolist() == kept
+        np.testing.assert_array_equal(pruned.coef[:, kept], coef[:, kept])
+        np.testing.assert_array_equal(pruned.intercept, weights.intercept)
+    # What was given is as it was.
+    assert coef.all(axis=0).tolist() == [False, True, True, True]

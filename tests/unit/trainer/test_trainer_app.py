@@ -94,6 +94,18 @@ def test_one_message_a_site_a_round_and_one_evaluation(
     ]
 
 
+def test_what_is_published_is_pruned_and_so_is_what_is_measured_at_the_end(
+    grid: LocalGrid, make_settings: MakeSettings, events: EventLog
+) -> None:
+    settings = make_settings(prune=0.5)
+    train(grid, settings, events)
+    weights, card = published(settings)
+    assert card.pruned == 0.5
+    assert np.count_nonzero(weights.coef.any(axis=0)) == 32
+    arrays = grid.sent[-1].content.array_records[flower.ARRAYS]
+    np.testing.assert_array_equal(arrays[flower.COEF].numpy(), weights.coef)
+
+
 def fails(_message: Message) -> Message:
     raise RuntimeError("the disk is full")
 

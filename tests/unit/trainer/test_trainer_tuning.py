@@ -22,12 +22,16 @@ from cloister_shared.calibration import calibration_rows
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.links import class_indices
+from cloister_shared.preprocessing import to_inputs
+from cloister_shared.probes import synthetic_rows
 from cloister_shared.reference import needed_features
 from cloister_shared.registry import Registry
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.local.quantisation import quantised
+from cloister_trainer.local.rows import Rows
 from cloister_trainer.tuning.front import loss, pareto_front, within
-from cloister_trainer.tuning.scoring import Cost, Scored, cost_of
+from cloister_trainer.tuning.scoring import Cost, Scored, cost_of, fitted_weights
 from cloister_trainer.tuning.settings import Settings
 from cloister_trainer.tuning.space import DEFAULT, parameter_choices, pools
 from cloister_trainer.tuning.tuning import tune
@@ -159,6 +163,37 @@ def test_what_is_tuned_can_be_trained_and_compiled_and_costs_what_was_said(
     circuit = artifact.manifest.details["circuit"]
     assert circuit["n_features"] == pytest.approx(picked["cost"]["features"], abs=2)
     assert circuit["lwe_dimension"] == pytest.approx(picked["cost"]["dimension"], rel=0.05)
+
+
+def test_what_is_pruned_is_scored_costed_and_compared_without_its_inputs(
+    digits_data: tuple[Any, Any], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "rows.npz", X=digits_data[0], y=digits_data[1])
+    settings = Settings(
+        data_path=tmp_path / "rows.npz",
+        grid=[{"C": [1.0]}],
+        folds=2,
+        tune_bits_inputs=(8,),
+        tune_bits_weights=(8,),
+        tune_prune=(0.5,),
+        tune_pool=(1,),
+        # So that the cheapest is chosen, which is the pruned one.
+        tune_tolerance=0.9,
+    )
+    tuned = tune(settings)
+    assert (tuned.chosen.choice.prune, tuned.default.choice.prune) == (0.5, 0.0)
+    assert tuned.chosen.cost.features <= 32 < tuned.default.cost.features
+    assert tuned.chosen.score < tuned.default.score
+
+    rows = Rows(to_inputs(digits_data[0], DIGITS), DIGITS.answers(digits_data[1]))
+    fitted, _ = fitted_weights(settings, {}, rows)
+    pruned = fitted.pruned(0.5)
+    inputs = synthetic_rows(pruned.coef)
+    circuit = quantised(pruned, 8)
+    scores = circuit.dequantise(circuit.integer_scores(circuit.quantise(inputs)))
+    exact = inputs @ pruned.coef.T + pruned.intercept
+    differing = np.count_nonzero(class_indices(scores) != class_indices(exact))
+    assert tuned.agreement.differing == differing
 
 
 def test_json_is_what_is_written(digits_data: tuple[Any, Any], tmp_path: Path) -> None:
