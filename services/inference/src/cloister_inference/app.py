@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from cloister_inference import openapi
@@ -30,6 +31,7 @@ from cloister_inference.rate_limits import RateLimits
 from cloister_inference.repository import Repository
 from cloister_inference.scheduler import Scheduler
 from cloister_inference.telemetry import Telemetry
+from cloister_shared.open_inference import CLIENT_DIGEST
 from cloister_shared.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -104,6 +106,15 @@ def create_app(
     install_handlers(app, [route for router in ROUTERS for route in router.routes])
     app.state.rate_limits = RateLimits()
     app.add_middleware(Authentication, access=access or AccessControl())
+    if options.cors_origins:
+        # In front of authentication: browsers ask beforehand, and then show no API key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=options.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", CLIENT_DIGEST],
+            expose_headers=["Retry-After"],
+        )
     for router in ROUTERS:
         # Inference counts its ciphertexts itself.
         counting = [] if router is inference.router else [Depends(count_request)]
