@@ -53,7 +53,8 @@ check: setup ## Formatter, linters and strict types
 	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml .pre-commit-config.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/site.compose.yaml
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run
+	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run \
+		tests/compose/constant_time/check.sh
 
 test: setup ## All tests that need no Docker, on every core
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
