@@ -18,7 +18,7 @@ TAIL = 8.6
 
 
 def smallest_std(dimension: int) -> float:
-    return 2.0 ** max(CURVE_SLOPE * dimension + CURVE_BIAS, -62)
+    return math.exp2(max(CURVE_SLOPE * dimension + CURVE_BIAS, -62))
 
 
 def scheme(dimension: int = 1577, width: int = 8, **changes: object) -> Scheme:
@@ -184,7 +184,7 @@ class TestKeys:
 
     @pytest.mark.parametrize("bits", [b"\0\1\2" * 200, b"\1" * 449, b"", b"\xff" * 600])
     def test_what_is_no_key_is_refused(self, bits: bytes) -> None:
-        with pytest.raises(ValueError, match="bits are 0 or 1|out of range"):
+        with pytest.raises(ValueError, match=r"bits are 0 or 1|out of range"):
             Key.from_bits(bits)
 
     def test_a_wiped_key_is_of_no_use(self) -> None:

@@ -50,7 +50,7 @@ def test_the_distribution_is_a_gaussian(noise: Floats) -> None:
 
 
 @pytest.mark.parametrize("beyond", [2.0, 3.0, 4.0, 4.5])
-def test_there_is_as_much_in_the_tails(noise: np.ndarray, beyond: float) -> None:
+def test_there_is_as_much_in_the_tails(noise: Floats, beyond: float) -> None:
     expected = 2 * stats.norm.sf(beyond)
     found = int((abs(noise) > beyond).sum())
     assert stats.binomtest(found, SAMPLES, expected).pvalue > FALSE_ALARM

@@ -155,5 +155,6 @@ class Scheme:
     def _check(self, key: "Key") -> None:
         if key.dimension != self.dimension:
             raise ValueError(
-                f"the key has a dimension of {key.dimension}; these parameters take {self.dimension}"
+                f"the key has a dimension of {key.dimension}; these parameters take "
+                f"{self.dimension}"
             )

@@ -1,8 +1,8 @@
-from typing import Any, Self, final
+from typing import Any, Self, TypeAlias, final
 
 import numpy.typing as npt
 
-Buffer = bytes | bytearray | memoryview | npt.NDArray[Any]
+Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
 
 @final
 class Key:
