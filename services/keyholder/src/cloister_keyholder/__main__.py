@@ -237,6 +237,7 @@ def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
         api_key=read_api_key(settings.api_key_path),
         ca_path=settings.ca_path,
         key_folder=KeyFolder(settings.key_store_dir, settings.key_rotate_days),
+        client=settings.client,
     )
 
 
