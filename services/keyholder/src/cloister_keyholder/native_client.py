@@ -29,8 +29,12 @@ class NativeClient:
 
     name = "native"
 
-    def __init__(self, specs: ClientSpecs) -> None:
+    def __init__(self, specs: ClientSpecs, kernel: str = "") -> None:
         """Take a circuit that the client fits.
+
+        Args:
+            specs: of the circuit.
+            kernel: of the core; the fastest by default.
 
         Raises:
             ValueError: parameters below 128 bits of security, which ``specs`` do not have.
@@ -43,6 +47,7 @@ class NativeClient:
             input_width=specs.input.encoding.integer.width,
             output_width=encoding.width,
             output_is_signed=encoding.is_signed,
+            kernel=kernel,
         )
         self._envelope = wire.input_envelope(specs)
 
