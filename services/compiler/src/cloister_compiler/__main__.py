@@ -31,25 +31,24 @@ def compile_once(settings: Settings) -> None:
         tolerance=settings.tolerance,
     )
     model = models.open_current(settings.model)
-    model.verify()
+    # Whoever publishes verifies the model's files, before anything is made of them.
     if estimator(read_card(model.file(CARD)).estimator).family == "tree":
         if settings.bits_inputs:
             log.warning(
                 "a tree's inputs have the bits that it needs: CLOISTER_BITS_INPUTS is unused"
             )
         publish_trees(
-            models,
+            model,
             artifacts,
-            settings.model,
             precision=precision,
+            publish_reference=settings.publish_reference,
             verification_samples=settings.verification_samples,
             again=settings.retrain,
         )
         return
     publish_artifact(
-        models,
+        model,
         artifacts,
-        settings.model,
         precision=precision,
         publish_reference=settings.publish_reference,
         verification_samples=settings.verification_samples,
