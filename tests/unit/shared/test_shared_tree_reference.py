@@ -67,21 +67,25 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert read.output.zero_point.tolist() == [0, 1]
 
 
+def changed(**changes: Any) -> TreeReference:
+    return replace(small(), **changes)
+
+
 def with_output(**changes: Any) -> TreeReference:
-    return replace(small(), output=replace(small().output, **changes))
+    return changed(output=replace(small().output, **changes))
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (replace(small(), integers=small().integers[:-1]), r"integers is int64 of shape \(7, 2\)"),
-        (replace(small(), integers=small().integers * 1.0), "integers is float64"),
+        (changed(integers=small().integers[:-1]), r"integers is int64 of shape \(7, 2\)"),
+        (changed(integers=small().integers * 1.0), "integers is float64"),
         (with_output(scale=0.0), "output_scale must be above 0"),
         (with_output(scale=-1.0), "output_scale must be above 0"),
         (with_output(scale=np.inf), "output_scale must be above 0"),
         (with_output(scale=np.nan), "output_scale must be above 0"),
         (with_output(zero_point=np.array([0])), r"output_zero_point is int64 of shape \(1,\)"),
-        (replace(small(), trees=replace(small().trees, left=-small().trees.left)), "one parent"),
+        (changed(trees=replace(small().trees, left=-small().trees.left)), "one parent"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(
