@@ -53,7 +53,11 @@ def test_another_deal_is_another_training_wherever_it_is_told(
     assert digest_of(one) != plan.inputs_digest(make_settings())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"ab" * 31, b"\xff" * 64])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"ab" * 31, b"\xff" * 64],
+    ids=["missing", "empty", "too short", "no text"],
+)
 def test_a_deal_that_is_not_told_stops_the_training(
     make_settings: MakeSettings, tmp_path: Path, content: bytes | None
 ) -> None:
