@@ -149,6 +149,11 @@ def test_a_second_up_does_no_work_twice(stack: Stack) -> None:
     assert stack.versions("digits") == ["1"]
 
 
+def test_the_trainer_sees_a_digest_of_the_deal_and_no_key(stack: Stack) -> None:
+    seen = stack.compose("run", "--rm", "--no-deps", "--entrypoint", "ls", "trainer", "-A", "/deal")
+    assert seen.split() == ["digest"]
+
+
 def test_restarting_gateway_and_inference_does_not_end_an_evaluation(stack: Stack) -> None:
     evaluation = stack.start("run", "--rm", "--no-deps", "keyholder", "evaluate", "--samples", "0")
     assert evaluation.stdout is not None

@@ -238,7 +238,7 @@ class TestInference:
     ) -> None:
         parameters = service.get("/v2/models/tree").json()["parameters"]
         assert parameters["evaluation_key_bytes"] == len(holder.keys)
-        assert not parameters["reference"]
+        assert parameters["reference"]
         linear = service.get("/v2/models/breast_cancer").json()["parameters"]
         assert linear["evaluation_key_bytes"] == 0
 

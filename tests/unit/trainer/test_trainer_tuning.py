@@ -153,9 +153,8 @@ def test_what_is_tuned_can_be_trained_and_compiled_and_costs_what_was_said(
         float(tuned["CLOISTER_TOLERANCE"]),
     )
     artifact = publish_artifact(
-        models,
+        version,
         artifacts,
-        "digits",
         precision=precision,
         publish_reference=False,
         verification_samples=1,

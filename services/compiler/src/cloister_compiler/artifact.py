@@ -62,10 +62,9 @@ DELETED = (
 log = logging.getLogger(__name__)
 
 
-def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
-    models: Registry,
+def publish_artifact(
+    model: Version,
     artifacts: Registry,
-    name: str,
     *,
     precision: Precision,
     publish_reference: bool,
@@ -73,14 +72,13 @@ def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
     again: bool = False,
     calibrate: Calibrate = calibration.calibration_rows,
 ) -> Version:
-    """Compile the current version of a model and publish the artifact, unless it is there already.
+    """Compile a published model and publish the artifact, unless it is there already.
 
     An artifact that was deleted is not made again unless that is asked for.
 
     Args:
-        models: where the model is.
+        model: what is compiled; its files are verified first. The artifact has its name.
         artifacts: where the artifact goes.
-        name: of the model, and of the artifact.
         precision: bits of inputs and weights, and what may be lost by them.
         publish_reference: put the circuit in the clear beside the artifact.
         verification_samples: random inputs that go through real encryption, at least 1.
@@ -93,12 +91,12 @@ def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
         or stays where this model's was deleted.
 
     Raises:
-        CloisterError: there is no model, its artifact and all others of the name were deleted, it
-            cannot be compiled, its circuit predicts otherwise than the tolerance allows, or
+        CloisterError: the model is damaged or cannot be compiled, its artifact and all others of
+            the name were deleted, its circuit predicts otherwise than the tolerance allows, or
             encrypted execution is not equal to clear execution; nothing is published.
     """
-    model = models.open_current(name)
     model.verify()
+    name = model.manifest.name
     card, weights = read_card(model.file(CARD)), LinearWeights.read(model.file(WEIGHTS))
     weights.check(card.data)
     precision = precision.of_model(card)

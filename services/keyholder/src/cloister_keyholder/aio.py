@@ -24,7 +24,7 @@ from cloister_keyholder.pipeline import Answer, Limits
 from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.transport import AsyncTransport
 from cloister_shared.preprocessing import OutOfBounds, Row, Table
-from cloister_shared.reference import Reference
+from cloister_shared.reference import ClearCircuit
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class AsyncEncryptedModel(LocalModel):
             async for answer in answers:
                 yield answer
 
-    async def reference(self) -> Reference | None:
+    async def reference(self) -> ClearCircuit | None:
         """Return the circuit in the clear, or None where the service does not publish it."""
         return await self._transport.run(self._reference())
 

@@ -7,10 +7,10 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,12 +24,13 @@ from cloister_shared.artifact import REFERENCE
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
 from cloister_shared.open_inference import CLIENT_DIGEST, EVALUATION_KEY
-from cloister_shared.reference import Reference
 
 METADATA_LIMIT = 1 << 20
 CLIENT_LIMIT = 16 << 20
 REFERENCE_LIMIT = 256 << 20
 """Bytes: 1 MiB, 16 MiB and 256 MiB. MNIST's client.zip has 73 KB, its reference 128 KB."""
+
+Read = TypeVar("Read")
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +124,12 @@ class InferenceService:
             )
         return reply.body
 
-    def reference(self, version: int) -> Flow[Reference | None]:
+    def reference(self, version: int, read: Callable[[Path], Read]) -> Flow[Read | None]:
         """Return the circuit in the clear, or None where it is not published.
+
+        Args:
+            version: of the model.
+            read: makes it of an .npz file, and raises CloisterError where it is damaged.
 
         Raises:
             InvalidAnswer: it is damaged.
@@ -142,7 +147,7 @@ class InferenceService:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / REFERENCE
                 path.write_bytes(reply.body)
-                return Reference.read(path)
+                return read(path)
         except InvalidClientPackage as error:
             raise InvalidAnswer(f"the service's {REFERENCE} is damaged: {error}") from None
         except (CloisterError, MemoryError):

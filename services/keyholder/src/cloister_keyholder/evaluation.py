@@ -12,7 +12,7 @@ from cloister_keyholder.model import EncryptedModel
 from cloister_keyholder.pipeline import Answer
 from cloister_keyholder.samples import HeldOut
 from cloister_shared.links import class_indices
-from cloister_shared.reference import Reference
+from cloister_shared.reference import ClearCircuit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -214,7 +214,7 @@ def _absolute_error(predicted: Answers, answers: Answers) -> float:
 
 def _scores(
     model: EncryptedModel,
-    reference: Reference | None,
+    reference: ClearCircuit | None,
     held_out: HeldOut,
     samples: int,
     score: Callable[[Answers, Answers], float],
@@ -234,7 +234,7 @@ def _scores(
 
 def _agreement(
     model: EncryptedModel,
-    reference: Reference | None,
+    reference: ClearCircuit | None,
     held_out: HeldOut,
     scores: Integers,
     predicted: Answers,

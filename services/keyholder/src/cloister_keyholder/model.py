@@ -32,7 +32,7 @@ from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import class_indices, has_probabilities, probabilities, values
 from cloister_shared.preprocessing import OutOfBounds, Row, Table, to_inputs
-from cloister_shared.reference import Reference
+from cloister_shared.reference import ClearCircuit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -224,13 +224,11 @@ class LocalModel:
             StoredKeys(self._key_folder, description.client_digest, package.circuit.client),
         )
 
-    def _reference(self) -> Flow[Reference | None]:
-        reference = yield from self._service.reference(self._description.version)
-        data = self.card.data
-        if reference and (
-            reference.coef.shape != (data.n_outputs, data.n_inputs)
-            or not np.array_equal(reference.features, self._package.features)
-        ):
+    def _reference(self) -> Flow[ClearCircuit | None]:
+        reference = yield from self._service.reference(
+            self._description.version, self._package.read_reference
+        )
+        if reference and not self._package.is_of(reference):
             raise InvalidAnswer("the service's reference is of another model")
         return reference
 
@@ -414,7 +412,7 @@ class EncryptedModel(LocalModel):
         flows = self._pipeline.chunks(quantised)
         return background.stream(flows, self._transport, self._pipeline.window)
 
-    def reference(self) -> Reference | None:
+    def reference(self) -> ClearCircuit | None:
         """Return the circuit in the clear, or None where the service does not publish it.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,12 +14,13 @@ from cloister_keyholder.circuit import Circuit
 from cloister_keyholder.client import ClientSetting
 from cloister_keyholder.errors import IncompatibleVersion, InvalidClientPackage
 from cloister_keyholder.parameters import read_specs
-from cloister_keyholder.quantiser import OutputScale, read_processing
+from cloister_keyholder.quantiser import read_processing
 from cloister_shared.artifact import CARD, CIRCUIT, CLIENT_ZIP
 from cloister_shared.card import ModelCard
 from cloister_shared.estimators import estimator
 from cloister_shared.links import Link, link
-from cloister_shared.reference import Quantiser
+from cloister_shared.reference import OutputScale, Quantiser, Reference
+from cloister_shared.tree_reference import TreeReference
 from cloister_shared.trees import ranks
 
 SPECS = "client.specs.json"
@@ -79,6 +81,27 @@ class ClientPackage:
         if self.edges is None:
             return self.quantiser.quantise(taken)
         return self.quantiser.quantise(ranks(taken, self.edges).astype(np.float64))
+
+    def read_reference(self, path: Path) -> Reference | TreeReference:
+        """Read the circuit in the clear, in the form of this family, from an .npz file.
+
+        Raises:
+            CloisterError: the file is damaged, or of another family.
+        """
+        if self.family == "tree":
+            return TreeReference.read(path, self.card.data)
+        return Reference.read(path)
+
+    def is_of(self, reference: Reference | TreeReference) -> bool:
+        """Whether this is the client side of a circuit, as far as the two have in common."""
+        if not np.array_equal(reference.features, self.features):
+            return False
+        if isinstance(reference, TreeReference):
+            return reference.trees.n_trees == self.circuit.specs.n_trees and all(
+                map(np.array_equal, reference.ranked.edges, self.edges or ())
+            )
+        data = self.card.data
+        return reference.coef.shape == (data.n_outputs, data.n_inputs)
 
 
 def open_package(data: bytes, client: ClientSetting = "auto") -> ClientPackage:

@@ -122,7 +122,7 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     final = collection.evaluate(weights)
     if final is not None:
         events.write("final", **final.model_dump())
-    number = _publish(settings, course, weights, final)
+    number = _publish(settings, digest, course, weights, final)
     checkpoints.discard()
     return number
 
@@ -193,7 +193,11 @@ def _config(settings: Settings) -> ConfigRecord:
 
 
 def _publish(
-    settings: Settings, course: Course, weights: LinearWeights, final: FinalMetrics | None
+    settings: Settings,
+    digest: str,
+    course: Course,
+    weights: LinearWeights,
+    final: FinalMetrics | None,
 ) -> int:
     card = ModelCard(
         name=settings.name,
@@ -210,4 +214,4 @@ def _publish(
     )
 
     registry = Registry(settings.models_dir)
-    return publish(registry, card, weights, inputs_digest(settings)).manifest.version
+    return publish(registry, card, weights, digest).manifest.version

@@ -102,16 +102,9 @@ class Settings(ServiceSettings):
     resume: bool = True
     """Go on with a training of the same settings that was interrupted, after its last round."""
 
-    shards: int = Field(default=10, ge=1)
-    """As the dealer's; with the four below, other shards are trained anew."""
-    partition: Literal["iid", "dirichlet"] = "iid"
-    """As the dealer's."""
-    dirichlet_alpha: float = Field(default=0.3, gt=0)
-    """As the dealer's."""
-    held_out_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """As the dealer's."""
-    seed: int = Field(default=0, ge=0)
-    """As the dealer's."""
+    deal_path: Path | None = None
+    """File with the dealer's digest of what it dealt: with another one there is another training.
+    Without one, at sites with rows of their own, nothing tells that these have changed."""
 
     host: str = "127.0.0.1"
     """Address at which metrics are served."""
