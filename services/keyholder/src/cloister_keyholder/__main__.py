@@ -238,6 +238,7 @@ def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
         ca_path=settings.ca_path,
         key_folder=KeyFolder(settings.key_store_dir, settings.key_rotate_days),
         client=settings.client,
+        compact=settings.compact,
     )
 
 

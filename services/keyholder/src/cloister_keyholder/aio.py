@@ -51,6 +51,7 @@ class AsyncEncryptedModel(LocalModel):
         ca_path: PEM file with the CA certificates that are trusted for https.
         key_folder: for the stored keys of models that need evaluation keys.
         client: what makes keys, encrypts and decrypts.
+        compact: whether messages are compact where the service and the client can.
 
     Raises:
         KeyholderError: ``url`` is no address, or the API key or ``ca_path`` cannot be used; from
@@ -71,6 +72,7 @@ class AsyncEncryptedModel(LocalModel):
         ca_path: Path | None = None,
         key_folder: KeyFolder | None = None,
         client: ClientSetting = "auto",
+        compact: bool = True,
     ) -> None:
         self._transport = AsyncTransport(
             url,
@@ -79,7 +81,9 @@ class AsyncEncryptedModel(LocalModel):
             api_key=api_key,
             ca_path=ca_path,
         )
-        super().__init__(name, self._transport, out_of_bounds, limits, key_folder, client)
+        super().__init__(
+            name, self._transport, out_of_bounds, limits, key_folder, client, compact=compact
+        )
         self._version = version
 
     async def __aenter__(self) -> Self:

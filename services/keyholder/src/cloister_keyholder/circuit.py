@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cloister_keyholder.client import ClientSetting, SecretKey, choose_client
 from cloister_keyholder.errors import KeyholderError, KeyUnusable
 from cloister_keyholder.parameters import ClientSpecs
+from cloister_shared.compact import Compact
 
 Integers = npt.NDArray[np.int64]
 
@@ -34,12 +35,24 @@ class Circuit:
         self.client = choice.client
         self.client_reason = choice.reason
 
-    def encrypt(self, quantised: Integers, key: SecretKey | None = None) -> "Query":
+    def result_limit(self, compact: Compact | None) -> int:
+        """The most bytes that a result may have, in the compact form or in Concrete's."""
+        if compact:
+            return compact.result_bytes(self.specs.n_outputs, self.specs.lwe_dimension)
+        return self.specs.result_limit
+
+    def encrypt(
+        self,
+        quantised: Integers,
+        key: SecretKey | None = None,
+        compact: Compact | None = None,
+    ) -> "Query":
         """Encrypt one row.
 
         Args:
             quantised: integers, shape (n_features,).
             key: a stored key to encrypt under; a new one by default.
+            compact: how far to round, where the service takes the compact form.
 
         Raises:
             KeyholderError: wrong shape, or an integer that the encoding does not hold.
@@ -53,7 +66,7 @@ class Circuit:
             raise KeyholderError(f"quantised values must lie in [{low}, {high}]")
         is_stored = key is not None
         used = key or self.client.new_key()
-        return Query(used.encrypt(quantised), QueryKey(used, is_stored=is_stored))
+        return Query(used.encrypt(quantised, compact), QueryKey(used, compact, is_stored=is_stored))
 
     def read_key(self, serialised: bytes) -> "QueryKey":
         """Return a key from ``QueryKey.export``.
@@ -72,8 +85,11 @@ class QueryKey:
     whether that result was good or not.
     """
 
-    def __init__(self, key: SecretKey, *, is_stored: bool = False) -> None:
+    def __init__(
+        self, key: SecretKey, compact: Compact | None = None, *, is_stored: bool = False
+    ) -> None:
         self._key: SecretKey | None = key
+        self._compact = compact
         self._is_stored = is_stored
 
     def decrypt(self, result: bytes) -> Integers:
@@ -91,7 +107,7 @@ class QueryKey:
         """
         key = self._held()
         try:
-            return key.decrypt(result)
+            return key.decrypt(result, self._compact)
         finally:
             self.drop()
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cloister_keyholder.errors import ClientUnavailable
 from cloister_keyholder.native_client import NativeClient, misfit
 from cloister_keyholder.parameters import ClientSpecs
+from cloister_shared.compact import Compact
 
 Integers = npt.NDArray[np.int64]
 ClientSetting = Literal["auto", "native", "concrete"]
@@ -20,11 +21,21 @@ log = logging.getLogger(__name__)
 class SecretKey(Protocol):
     """A secret key of one circuit."""
 
-    def encrypt(self, row: Integers) -> bytes:
-        """Encrypt integers that the encoding holds, shape (n_features,); return what is sent."""
+    def encrypt(self, row: Integers, compact: Compact | None = None) -> bytes:
+        """Encrypt integers that the encoding holds, shape (n_features,); return what is sent.
 
-    def decrypt(self, result: bytes) -> Integers:
+        Args:
+            row: to encrypt.
+            compact: how far to round, in the compact form, which the native client alone knows;
+                by default the form is Concrete's.
+        """
+
+    def decrypt(self, result: bytes, compact: Compact | None = None) -> Integers:
         """Return the integers in a result, shape (n_integers,).
+
+        Args:
+            result: in the same form as what was sent.
+            compact: as ``encrypt`` was given it.
 
         Raises:
             InvalidResult: these bytes cannot be a result of the circuit.

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from concrete.compiler import ClientProgram, Keyset, ProgramInfo, TransportValue, Value
 
-from cloister_keyholder.errors import InvalidResult, KeyUnusable
+from cloister_keyholder.errors import ClientUnavailable, InvalidResult, KeyUnusable
 from cloister_keyholder.framing import is_one_message
 from cloister_keyholder.parameters import ClientSpecs
+from cloister_shared.compact import Compact
 
 Integers = npt.NDArray[np.int64]
 
@@ -52,15 +53,17 @@ class ConcreteKey:
         self._keyset = keyset
         self._circuit = circuit
 
-    def encrypt(self, row: Integers) -> bytes:
+    def encrypt(self, row: Integers, compact: Compact | None = None) -> bytes:
         """See ``SecretKey.encrypt``."""
+        _refuse(compact)
         # Concrete reads the buffer in row-major order whatever the array's own order is.
         values = np.ascontiguousarray(row[None, :], dtype=np.int64)
         ciphertext: bytes = self._circuit.prepare_input(Value(values), 0).serialize()
         return ciphertext
 
-    def decrypt(self, result: bytes) -> Integers:
+    def decrypt(self, result: bytes, compact: Compact | None = None) -> Integers:
         """See ``SecretKey.decrypt``."""
+        _refuse(compact)
         specs = self._specs
         if not specs.result_data_bytes < len(result) <= specs.result_limit:
             raise InvalidResult(
@@ -92,3 +95,8 @@ class ConcreteKey:
 
     def wipe(self) -> None:
         """See ``SecretKey.wipe``: Concrete frees a key with its last use, and overwrites none."""
+
+
+def _refuse(compact: Compact | None) -> None:
+    if compact:
+        raise ClientUnavailable("Concrete's client does not know the compact form")

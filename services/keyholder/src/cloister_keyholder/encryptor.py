@@ -8,6 +8,7 @@ from typing import Protocol
 from cloister_keyholder.circuit import Circuit, Integers, QueryKey
 from cloister_keyholder.client import SecretKey
 from cloister_keyholder.errors import KeyUnusable
+from cloister_shared.compact import Compact
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class LocalEncryptor:
     the native one does not.
     """
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: Circuit, compact: Compact | None = None) -> None:
         self._circuit = circuit
+        self._compact = compact
         self._keys: dict[int, QueryKey] = {}
         self._tickets = count()
 
@@ -90,7 +92,7 @@ class LocalEncryptor:
     def encrypt(self, row: Integers, key: SecretKey | None = None) -> Encrypted:
         """See ``Encryptor.encrypt``."""
         start = time.perf_counter()
-        query = self._circuit.encrypt(row, key)
+        query = self._circuit.encrypt(row, key, self._compact)
         milliseconds = 1000 * (time.perf_counter() - start)
         ticket = next(self._tickets)
         self._keys[ticket] = query.key

@@ -3,7 +3,7 @@
 import math
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,6 +61,7 @@ class LocalModel:
         limits: on what happens at a time.
         key_folder: for the stored keys of models that need evaluation keys.
         client: what makes keys, encrypts and decrypts.
+        compact: whether messages are compact where the service and the client can.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class LocalModel:
         limits: Limits | None,
         key_folder: KeyFolder | None,
         client: ClientSetting,
+        *,
+        compact: bool,
     ) -> None:
         self.name = name
         self._service = InferenceService(transport, name)
@@ -80,6 +83,7 @@ class LocalModel:
         self._exchanges = transport
         self._key_folder = key_folder
         self._client = client
+        self._compact = compact
         self._opened: _Opened | None = None
 
     @property
@@ -202,6 +206,8 @@ class LocalModel:
     def _open(self, version: int | None) -> Flow[None]:
         """Fetch and check what queries need."""
         description = yield from self._service.describe(version)
+        if not self._compact:
+            description = replace(description, compact=None)
         package = open_package((yield from self._service.client_zip(description)), self._client)
         keys = self._uploaded_keys(description, package)
         pipeline = Pipeline(self._service, description, package.circuit, self._limits, keys)
@@ -300,6 +306,8 @@ class EncryptedModel(LocalModel):
             models are refused.
         client: what makes keys, encrypts and decrypts: ``native``, ``concrete``, or ``auto``, the
             native one where it fits the model.
+        compact: whether messages are compact where the service and the client can: a third or less
+            of the bytes, and the same results.
 
     Raises:
         ClientUnavailable: the client that is asked for does not fit the model, or is not installed.
@@ -324,6 +332,7 @@ class EncryptedModel(LocalModel):
         ca_path: Path | None = None,
         key_folder: KeyFolder | None = None,
         client: ClientSetting = "auto",
+        compact: bool = True,
     ) -> None:
         self._transport = Transport(
             url,
@@ -333,7 +342,9 @@ class EncryptedModel(LocalModel):
             ca_path=ca_path,
         )
         try:
-            super().__init__(name, self._transport, out_of_bounds, limits, key_folder, client)
+            super().__init__(
+                name, self._transport, out_of_bounds, limits, key_folder, client, compact=compact
+            )
             self._transport.run(self._open(version))
         except BaseException:
             self._transport.close()

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister_keyholder import wire
-from cloister_keyholder.errors import KeyUnusable
+from cloister_keyholder.errors import InvalidResult, KeyUnusable
 from cloister_keyholder.parameters import ClientSpecs
 from cloister_lwe import Key, Scheme, kernels
+from cloister_shared.compact import Compact
 
 Integers = npt.NDArray[np.int64]
 
@@ -80,15 +81,29 @@ class NativeKey:
         self._envelope = envelope
         self._key = key
 
-    def encrypt(self, row: Integers) -> bytes:
+    def encrypt(self, row: Integers, compact: Compact | None = None) -> bytes:
         """See ``SecretKey.encrypt``."""
+        if compact:
+            return self._scheme.encrypt_compact(self._key, row, compact.body_bits)
         head, tail = self._envelope
         return head + self._scheme.encrypt(self._key, row) + tail
 
-    def decrypt(self, result: bytes) -> Integers:
+    def decrypt(self, result: bytes, compact: Compact | None = None) -> Integers:
         """See ``SecretKey.decrypt``."""
+        if compact:
+            return self._decrypt_compact(result, compact)
         ciphertexts = wire.result_ciphertexts(result, self._specs)
         return self._scheme.decrypt(self._key, ciphertexts, self._specs.n_outputs)
+
+    def _decrypt_compact(self, result: bytes, compact: Compact) -> Integers:
+        specs = self._specs
+        expected = compact.result_bytes(specs.n_outputs, specs.lwe_dimension)
+        if len(result) != expected:
+            raise InvalidResult(
+                f"a compact result of this circuit has {expected} bytes; {len(result)} bytes "
+                "cannot be one"
+            )
+        return self._scheme.decrypt_compact(self._key, result, specs.n_outputs, compact.word_bits)
 
     def export(self) -> bytes:
         """See ``SecretKey.export``."""

@@ -101,8 +101,10 @@ class Pipeline:
             limits = replace(limits, processes=1, batch=1)
         self._service = service
         self._description = description
-        self._result_limit = circuit.specs.result_limit
-        self._encryptors = Encryptors(circuit, limits.processes)
+        compact = description.compact if circuit.client.name == "native" else None
+        self._is_compact = compact is not None
+        self._result_limit = circuit.result_limit(compact)
+        self._encryptors = Encryptors(circuit, compact, limits.processes)
         self._limits = limits
         self._keys = keys
         self._slots = Slots(limits.connections)
@@ -214,6 +216,7 @@ class Pipeline:
                     some,
                     result_limit=self._result_limit,
                     evaluation_key=evaluation_key,
+                    compact=self._is_compact,
                 )
             except RequestRefused as error:
                 if error.status != 413 or len(some) == 1:

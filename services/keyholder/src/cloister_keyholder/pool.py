@@ -13,6 +13,7 @@ from cloister_keyholder.client import SecretKey
 from cloister_keyholder.encryptor import Decrypted, Encrypted, Encryptor, LocalEncryptor
 from cloister_keyholder.errors import KeyholderError, KeyUnusable, WorkerLost
 from cloister_keyholder.process import ProcessEncryptor
+from cloister_shared.compact import Compact
 
 ENCRYPT_NANOSECONDS = 100
 """About what Concrete takes for a word of a row's masks; a feature has one for every bit of the key
@@ -271,12 +272,13 @@ class Encryptors:
 
     Args:
         circuit: to encrypt for.
+        compact: how far to round, where messages are compact.
         processes: cores at most; with 1, everything is encrypted in one thread of this process.
             Processes are started when there are enough rows for them, and stay until ``close``.
     """
 
-    def __init__(self, circuit: Circuit, processes: int) -> None:
-        local = partial(LocalEncryptor, circuit)
+    def __init__(self, circuit: Circuit, compact: Compact | None, processes: int) -> None:
+        local = partial(LocalEncryptor, circuit, compact)
         self._local = Pool(local, local)
         self._processes = Pool(partial(ProcessEncryptor, circuit), local)
         self._limit = processes

@@ -27,6 +27,8 @@ class Settings(ServiceSettings):
     """How long one request is repeated while the service is unreachable or busy, in seconds."""
     client: ClientSetting = "auto"
     """What makes keys, encrypts and decrypts: native where it fits the model, or concrete."""
+    compact: bool = True
+    """Whether messages are compact where the service and the client can."""
     processes: int = Field(default_factory=worker_threads, ge=1)
     """Cores that encrypt many rows, all by default: threads of the native client, processes of
     Concrete's."""
