@@ -15,7 +15,7 @@ WITHOUT_CONCRETE = "definition or large or checked or short or lacks"
 
 PLUGIN = """
 import importlib.machinery, importlib.util, sys
-name, path = "cloister_inference._linear", {path!r}
+name, path = "cloister_inference.evaluation._linear", {path!r}
 loader = importlib.machinery.ExtensionFileLoader(name, path)
 module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
 loader.exec_module(module)

@@ -414,7 +414,7 @@ def test_a_service_that_cannot_start_does_not_end_well() -> None:
 AFTER_A_CIRCUIT = """
 import os, socket, sys, tempfile
 from pathlib import Path
-from cloister_inference.model import load_model
+from cloister_inference.serving.model import load_model
 from cloister_shared.registry import Registry
 load_model(Registry(Path(sys.argv[1])).open("digits", 1), Path(tempfile.mkdtemp()))
 ours, theirs = socket.socketpair()
