@@ -12,7 +12,7 @@ import uvicorn
 from cloister_inference.access.control import AccessControl, check_exposure
 from cloister_inference.api.connections import KEEP_ALIVE_SECONDS, BoundedProtocol
 from cloister_inference.app import create_app
-from cloister_inference.lifecycle import DrainingServer, Lifecycle
+from cloister_inference.lifecycle import DrainingServer, Lifecycle, hold_interrupts
 from cloister_inference.observability.exposition import exposed
 from cloister_inference.observability.logs import json_formatter
 from cloister_inference.observability.metrics import Metrics
@@ -78,6 +78,7 @@ def serve(settings: Settings) -> None:
 
 def main() -> None:
     """Entry point of ``python -m cloister_inference``."""
+    hold_interrupts()
     run_service(SERVICE, Settings, serve)
 
 
