@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,6 +41,11 @@ def completed(stack: Stack) -> list[int]:
     """Numbers of the rounds that the trainer tells as done, in its order."""
     lines = re.findall(rf"round (\d+) of {ROUNDS}: \d+ sites", stack.logs("trainer"))
     return [int(number) for number in lines]
+
+
+def is_completed(stack: Stack, number: int) -> bool:
+    """Return whether the trainer tells that a round is done."""
+    return number in completed(stack)
 
 
 def last_card(stack: Stack) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def test_a_killed_server_loses_no_run_and_no_update(stack: Stack) -> None:
     )
     training = train(stack)
     for number in (1, 3):
-        stack.until(lambda last=number: last in completed(stack), f"round {number + 1}")
+        stack.until(partial(is_completed, stack, number), f"round {number + 1}")
         (server,) = stack.containers("server")
         kill(server)
         subprocess.run(["docker", "start", server], check=True)
