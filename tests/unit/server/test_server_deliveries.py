@@ -104,6 +104,15 @@ def test_a_message_that_did_not_arrive_is_given_again(superlink: SuperLink, kill
     assert superlink.pull(node) == [message.metadata.message_id]
 
 
+def test_what_one_node_asks_changes_nothing_of_anothers(superlink: SuperLink) -> None:
+    node, other = superlink.nodes
+    superlink.send(node)
+    superlink.pull(node)
+    superlink.pull(other)
+    # As Flower itself has it, the message is still delivered.
+    assert superlink.state.get_message_ins(node, 1) == []
+
+
 def test_one_that_was_confirmed_is_not(superlink: SuperLink) -> None:
     node, _ = superlink.nodes
     message = superlink.send(node)
