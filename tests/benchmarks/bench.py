@@ -26,8 +26,8 @@ import load
 from rich.console import Console
 from rich.table import Table
 
-from cloister_inference.model import load_model
-from cloister_inference.native import NativeCircuit, kernels
+from cloister_inference.evaluation.native import NativeCircuit, kernels
+from cloister_inference.serving.model import load_model
 from cloister_shared.concrete import contain_concrete
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.registry import Version

@@ -1,4 +1,4 @@
-/* cloister_inference._linear: the kernels as a Python module.
+/* cloister_inference.evaluation._linear: the kernels as a Python module.
  *
  * Everything that comes from Python is measured here before a pointer into it is formed; the
  * kernels rely on it.

@@ -11,7 +11,7 @@ WITHOUT_CONCRETE = "definition or large or checked or short or lacks"
 
 
 def test_no_kernel_leaves_its_buffers(tmp_path: Path) -> None:
-    sanitised.build(tmp_path, "cloister_inference._linear", NATIVE)
+    sanitised.build(tmp_path, "cloister_inference.evaluation._linear", NATIVE)
     result = sanitised.run_tests(tmp_path, TESTS, WITHOUT_CONCRETE)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert " passed" in result.stdout

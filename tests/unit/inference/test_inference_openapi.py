@@ -20,10 +20,10 @@ from schemathesis.core.parameters import ParameterLocation
 from test_inference_process import Process
 
 from cloister_inference import protocol
+from cloister_inference.api.answers import Problem
+from cloister_inference.api.endpoints.keys import KeyState
 from cloister_inference.app import create_app
-from cloister_inference.endpoints.keys import KeyState
 from cloister_inference.options import Options
-from cloister_inference.problems import Problem
 from cloister_shared.artifact import CLIENT_ZIP
 from cloister_shared.digests import digest_bytes, digest_file
 from cloister_shared.open_inference import (

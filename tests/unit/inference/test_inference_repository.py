@@ -12,9 +12,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
-from cloister_inference.model import Model, load_model
-from cloister_inference.native import kernels
+from cloister_inference.evaluation.native import kernels
 from cloister_inference.options import Options
+from cloister_inference.serving.model import Model, load_model
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from cloister_inference.data_plane import DataPlane
-from cloister_inference.metrics import Metrics
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.options import Options
-from cloister_inference.scheduler import Scheduler
+from cloister_inference.serving.data_plane import DataPlane
+from cloister_inference.serving.scheduler import Scheduler
 from cloister_shared.datasets import schema
 from cloister_shared.links import class_indices
 from cloister_shared.open_inference import encode_elements

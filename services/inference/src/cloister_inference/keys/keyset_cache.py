@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from cloister_inference.circuit import EncryptedCircuit
+from cloister_inference.evaluation.circuit import EncryptedCircuit
 
 EXPANSION = 7
 """Bytes in memory for a byte of serialised keys, once they have been used: Concrete keeps what it

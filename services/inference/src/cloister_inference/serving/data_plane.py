@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cloister_inference.metrics import Metrics
-from cloister_inference.model import Download, Model
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.options import Options
 from cloister_inference.problems import (
     MalformedRequestError,
@@ -23,8 +22,9 @@ from cloister_inference.protocol import (
     ModelMetadata,
     ModelParameters,
 )
-from cloister_inference.repository import Repository
-from cloister_inference.scheduler import Scheduler
+from cloister_inference.serving.model import Download, Model
+from cloister_inference.serving.repository import Repository
+from cloister_inference.serving.scheduler import Scheduler
 from cloister_shared.open_inference import CLIENT_DIGEST, CLIENT_DIGEST_PARAMETER
 
 ELEMENT_LENGTH_BYTES = 4

@@ -4,7 +4,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from cloister_inference.problems import MEDIA_TYPE, Problem
+from cloister_inference.api.answers import MEDIA_TYPE, Problem
 
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open: longer than load balancers keep theirs, which is 60 s at

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from cloister_inference import openapi
-from cloister_inference.body import Body, stated_length
-from cloister_inference.endpoints.parameters import ClientDigest, KeyDigest, Keys, Owner
-from cloister_inference.openapi import OCTETS
+from cloister_inference.api import openapi
+from cloister_inference.api.body import Body, stated_length
+from cloister_inference.api.endpoints.parameters import ClientDigest, KeyDigest, Keys, Owner
+from cloister_inference.api.openapi import OCTETS
 from cloister_inference.problems import MediaTypeError, ProblemError
 
 UPLOAD_SECONDS = 600.0

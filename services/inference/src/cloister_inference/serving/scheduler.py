@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
-from cloister_inference.metrics import Metrics
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.problems import ClientGoneError, DeadlineError, QueueFullError
 
 RECENT_EVALUATIONS = 20

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from cloister_inference.native import NativeCircuit, kernels
+from cloister_inference.evaluation.native import NativeCircuit, kernels
 from cloister_shared.errors import CloisterError
 from cloister_shared.linear import LinearCircuit
 

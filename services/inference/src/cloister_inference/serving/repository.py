@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloister_inference.metrics import Metrics
-from cloister_inference.model import Model
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.problems import UnavailableError, UnknownError, UnloadedError
+from cloister_inference.serving.model import Model
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry, Version
 

@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cloister_inference.access import AccessControl, Caller
-from cloister_inference.openapi import OPEN_PATHS
-from cloister_inference.problems import UnauthenticatedError, problem_response
-from cloister_inference.rate_limits import RateLimits
+from cloister_inference.access.control import AccessControl, Caller
+from cloister_inference.access.rate_limits import RateLimits
+from cloister_inference.api.answers import problem_response
+from cloister_inference.api.openapi import OPEN_PATHS
+from cloister_inference.problems import UnauthenticatedError
 
 # RFC 9110, 11.4, and RFC 6750, 2.1.
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)

@@ -12,7 +12,7 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.linear import SEEDED_LWE_BYTES, LinearCircuit
 
 try:
-    _linear: ModuleType | None = import_module("cloister_inference._linear")
+    _linear: ModuleType | None = import_module("cloister_inference.evaluation._linear")
 except ImportError:
     _linear = None
 

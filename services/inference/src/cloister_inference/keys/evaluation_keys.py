@@ -10,18 +10,18 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from cloister_inference import key_trial
-from cloister_inference.circuit import EncryptedCircuit
-from cloister_inference.keyset_cache import KeysetCache
-from cloister_inference.keystore import EvaluationKeyStore, Held, check_client
-from cloister_inference.model import KeyedCircuit, Model
+from cloister_inference.evaluation.circuit import EncryptedCircuit
+from cloister_inference.keys import key_trial
+from cloister_inference.keys.keyset_cache import KeysetCache
+from cloister_inference.keys.keystore import EvaluationKeyStore, Held, check_client
 from cloister_inference.options import KeyOptions
 from cloister_inference.problems import (
     MalformedRequestError,
     UnavailableError,
     UnknownError,
 )
-from cloister_inference.repository import Repository
+from cloister_inference.serving.model import KeyedCircuit, Model
+from cloister_inference.serving.repository import Repository
 from cloister_shared.digests import digest_bytes
 from cloister_shared.open_inference import (
     CLIENT_DIGEST,

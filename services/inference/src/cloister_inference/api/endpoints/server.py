@@ -4,8 +4,9 @@ from importlib.metadata import version as package_version
 
 from fastapi import APIRouter
 
-from cloister_inference import openapi, protocol
-from cloister_inference.endpoints.parameters import Plane, State
+from cloister_inference import protocol
+from cloister_inference.api import openapi
+from cloister_inference.api.endpoints.parameters import Plane, State
 from cloister_inference.problems import StoppingError
 
 router = APIRouter(tags=["server"])

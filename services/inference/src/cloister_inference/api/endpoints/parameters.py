@@ -5,13 +5,13 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
 
-from cloister_inference.credentials import ANONYMOUS
-from cloister_inference.data_plane import DataPlane
-from cloister_inference.evaluation_keys import EvaluationKeys
-from cloister_inference.examples import DIGEST, HEADER_BYTES, KEY_DIGEST
+from cloister_inference.access.credentials import ANONYMOUS
+from cloister_inference.api.examples import DIGEST, HEADER_BYTES, KEY_DIGEST
+from cloister_inference.keys.evaluation_keys import EvaluationKeys
 from cloister_inference.lifecycle import Lifecycle
-from cloister_inference.model import Model
 from cloister_inference.protocol import DIGEST_PATTERN
+from cloister_inference.serving.data_plane import DataPlane
+from cloister_inference.serving.model import Model
 from cloister_shared.open_inference import CLIENT_DIGEST, EVALUATION_KEY, HEADER_LENGTH
 
 MODEL = "/v2/models/{name}"

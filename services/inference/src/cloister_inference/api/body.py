@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from cloister_inference.openapi import OCTETS
+from cloister_inference.api.openapi import OCTETS
 from cloister_inference.problems import (
     BusyError,
     LengthRequiredError,

@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from cloister_inference import openapi, protocol
-from cloister_inference.endpoints.parameters import (
+from cloister_inference import protocol
+from cloister_inference.api import openapi
+from cloister_inference.api.endpoints.parameters import (
     MODEL,
     VERSION,
     IfNoneMatch,
@@ -12,8 +13,8 @@ from cloister_inference.endpoints.parameters import (
     Plane,
     Version,
 )
-from cloister_inference.model import Download
-from cloister_inference.openapi import OCTETS, ZIP
+from cloister_inference.api.openapi import OCTETS, ZIP
+from cloister_inference.serving.model import Download
 
 router = APIRouter(tags=["models"])
 

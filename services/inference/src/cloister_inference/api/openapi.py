@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from cloister_inference import examples, protocol
-from cloister_inference.problems import MEDIA_TYPE, Problem
+from cloister_inference import protocol
+from cloister_inference.api import examples
+from cloister_inference.api.answers import MEDIA_TYPE, Problem
 from cloister_shared.open_inference import CLIENT_DIGEST, EVALUATION_KEY, HEADER_LENGTH
 
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloister_inference.lifecycle import Lifecycle
-from cloister_inference.metrics import Metrics
+from cloister_inference.observability.metrics import Metrics
 
 REQUEST_ID = "X-Request-Id"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -5,9 +5,10 @@ from typing import TypeVar
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from cloister_inference import openapi, protocol
-from cloister_inference.body import read_optional_body
-from cloister_inference.endpoints.parameters import Name, Plane
+from cloister_inference import protocol
+from cloister_inference.api import openapi
+from cloister_inference.api.body import read_optional_body
+from cloister_inference.api.endpoints.parameters import Name, Plane
 from cloister_inference.problems import MediaTypeError, NoControlError
 
 REPOSITORY_MODEL = "/v2/repository/models/{name}"

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cloister_inference.circuit import EncryptedCircuit, compile_circuit
-from cloister_inference.evaluator import (
+from cloister_inference.evaluation.circuit import EncryptedCircuit, compile_circuit
+from cloister_inference.evaluation.evaluator import (
     Choice,
     Evaluator,
     EvaluatorSetting,
     choose_evaluator,
     keyed_evaluator,
 )
-from cloister_inference.key_form import KeyForm
-from cloister_inference.payload import PayloadForm
+from cloister_inference.evaluation.key_form import KeyForm
+from cloister_inference.evaluation.payload import PayloadForm
 from cloister_shared.artifact import (
     CLIENT_ZIP,
     EVALUATION_KEY_FORM,

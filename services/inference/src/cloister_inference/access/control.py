@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloister_inference.credentials import ANONYMOUS, KeyRing, read_keys
+from cloister_inference.access.credentials import ANONYMOUS, KeyRing, read_keys
 from cloister_shared.errors import CloisterError
 
 LOOK_SECONDS = 1.0

@@ -5,8 +5,9 @@ from functools import partial
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from cloister_inference import openapi, protocol
-from cloister_inference.body import (
+from cloister_inference import protocol
+from cloister_inference.api import openapi
+from cloister_inference.api.body import (
     BODY_SECONDS,
     HeldBytes,
     HeldResponse,
@@ -14,9 +15,8 @@ from cloister_inference.body import (
     read_body,
     stated_length,
 )
-from cloister_inference.data_plane import DataPlane, check_client
-from cloister_inference.endpoints.access import Allowance, Allowed
-from cloister_inference.endpoints.parameters import (
+from cloister_inference.api.endpoints.access import Allowance, Allowed
+from cloister_inference.api.endpoints.parameters import (
     MODEL,
     VERSION,
     Name,
@@ -25,8 +25,9 @@ from cloister_inference.endpoints.parameters import (
     StatedHeaders,
     Version,
 )
-from cloister_inference.openapi import OCTETS
+from cloister_inference.api.openapi import OCTETS
 from cloister_inference.problems import MediaTypeError
+from cloister_inference.serving.data_plane import DataPlane, check_client
 from cloister_shared.open_inference import HEADER_LENGTH
 
 _NO_JSON = (

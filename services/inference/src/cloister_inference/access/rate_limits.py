@@ -9,7 +9,7 @@ from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from cloister_inference.access import Caller
+from cloister_inference.access.control import Caller
 from cloister_inference.problems import (
     BatchAboveRateError,
     RateLimitedError,
