@@ -90,6 +90,12 @@ class MediaTypeError(ProblemError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
+class UnservedFormError(ProblemError):
+    """The version takes or gives no messages of the form that a request states."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
 class InsufficientStorageError(ProblemError):
     """What is uploaded has no room: the owner's quota or the disk is full."""
 

@@ -7,7 +7,6 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from cloister_inference.api.openapi import OCTETS
 from cloister_inference.problems import (
     BusyError,
     LengthRequiredError,
@@ -15,6 +14,7 @@ from cloister_inference.problems import (
     TooLargeError,
     TooSlowError,
 )
+from cloister_shared.open_inference import OCTETS
 
 BODY_SECONDS = 30.0
 """The longest that a body may take to arrive."""
@@ -71,15 +71,22 @@ class HeldResponse(Response):
     before it is given more: so an empty end is sent after it.
     """
 
-    def __init__(self, content: bytes, held: HeldBytes, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        held: HeldBytes,
+        headers: Mapping[str, str],
+        media_type: str = OCTETS,
+    ) -> None:
         """Answer with ciphertexts.
 
         Args:
             content: the body.
             held: counts it among others.
             headers: beside those of every response.
+            media_type: of the body.
         """
-        super().__init__(content, media_type=OCTETS, headers=headers)
+        super().__init__(content, media_type=media_type, headers=headers)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -32,6 +32,7 @@ MODEL = {
         "client_digest": DIGEST,
         "input_bytes": 1800,
         "output_bytes": 108264,
+        "compact": {"body_bits": 34, "word_bits": 30, "input_bytes": 267, "output_bytes": 50850},
         "reference": True,
         "evaluation_key_bytes": 0,
         "evaluator": "native",

@@ -11,11 +11,16 @@ from pydantic import BaseModel
 from cloister_inference import protocol
 from cloister_inference.api import examples
 from cloister_inference.api.answers import MEDIA_TYPE, Problem
-from cloister_shared.open_inference import CLIENT_DIGEST, EVALUATION_KEY, HEADER_LENGTH
+from cloister_shared.open_inference import (
+    CLIENT_DIGEST,
+    COMPACT_TYPE,
+    EVALUATION_KEY,
+    HEADER_LENGTH,
+    OCTETS,
+)
 
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 """What needs no API key: gateways and Compose ask for it, and it tells nothing."""
-OCTETS = "application/octet-stream"
 ZIP = "application/zip"
 JSON = "application/json"
 _SCHEMAS = "#/components/schemas/"
@@ -33,6 +38,11 @@ one element of a BYTES tensor; several go in one request. There are two forms of
 - **framed**: a JSON header (`InferenceHeader`, answered by `InferenceAnswer`), whose length in
   bytes the HTTP header `{HEADER_LENGTH}` states, followed by the tensor's data, in which each
   ciphertext is preceded by its length as a little-endian uint32.
+
+Where a model's metadata has `compact`, messages may be rounded and packed: a query is a master seed
+and its bodies, a result its words, with far fewer bytes and the same integers. A raw body is then
+`{COMPACT_TYPE}`, which `Accept` asks for of a result; of a framed one, the tensors' parameter `form`
+is `compact`.
 
 A ciphertext fits one `client.zip` alone. So a request states the SHA-256 of its own, by the HTTP
 header `{CLIENT_DIGEST}` or the request parameter `client_digest`, or names the version in its
@@ -145,7 +155,11 @@ def _done(description: str) -> Responses:
 
 
 def _binary(
-    media_type: str, description: str, headers: dict[str, str], shown: Mapping[str, Any]
+    media_type: str,
+    description: str,
+    headers: dict[str, str],
+    shown: Mapping[str, Any],
+    further: Mapping[str, Any] | None = None,
 ) -> Responses:
     return {
         200: {
@@ -155,7 +169,8 @@ def _binary(
                     "schema": {"type": "string", "format": "binary"},
                     "examples": dict(shown),
                 }
-            },
+            }
+            | dict(further or {}),
             "headers": {
                 name: {"description": text, "schema": {"type": "string"}}
                 for name, text in headers.items()
@@ -231,6 +246,8 @@ UNLOAD = _done("The model is no longer served.") | _problems(
 INDEX_REQUEST = _request_body(protocol.IndexRequest, examples.INDEX_REQUESTS)
 LOAD_REQUEST = _request_body(protocol.LoadRequest, examples.LOAD_REQUESTS)
 UNLOAD_REQUEST = _request_body(protocol.UnloadRequest, examples.UNLOAD_REQUESTS)
+_COMPACT = {COMPACT_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+
 INFERENCE = _binary(
     OCTETS,
     "One result; or, where the request was framed, a JSON header and the results.",
@@ -246,6 +263,7 @@ INFERENCE = _binary(
             examples.FRAMED_ANSWER,
         ),
     },
+    _COMPACT,
 ) | _problems(
     {
         400: "The request or a ciphertext is malformed, or nothing says what it was encrypted for; "
@@ -255,7 +273,8 @@ INFERENCE = _binary(
         409: "The input was encrypted for another client.zip, or the evaluation keys made for it.",
         411: "The request does not state the length of its body.",
         413: "The body or the batch is too large.",
-        415: "The body is neither a raw ciphertext nor in the binary tensor extension.",
+        415: "The body is neither a raw ciphertext nor in the binary tensor extension, or the "
+        "version takes and gives no compact messages.",
         503: f"{_UNAVAILABLE} Or the service is busy, or did not evaluate in time: send the "
         "request again after the seconds that Retry-After gives.",
     }
@@ -280,7 +299,8 @@ INFERENCE_REQUEST: dict[str, Any] = {
                     ),
                 },
             }
-        },
+        }
+        | _COMPACT,
     }
 }
 

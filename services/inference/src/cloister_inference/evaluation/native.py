@@ -25,6 +25,29 @@ def kernels() -> tuple[str, ...]:
     return names
 
 
+def expand(compact: bytes, n_features: int, body_bits: int) -> bytes:
+    """Return the seeded ciphertexts that a compact input stands for.
+
+    Raises:
+        CloisterError: the extension is not installed.
+        ValueError: the input has another length.
+    """
+    seeded: bytes = _installed().expand(compact, n_features, body_bits)
+    return seeded
+
+
+def pack(ciphertexts: bytes, n_outputs: int, lwe_dimension: int, word_bits: int) -> bytes:
+    """Round and pack the ciphertexts of a result; raises as ``expand``."""
+    packed: bytes = _installed().pack(ciphertexts, n_outputs, lwe_dimension, word_bits)
+    return packed
+
+
+def _installed() -> ModuleType:
+    if _linear is None:
+        raise CloisterError("the native evaluator is not installed")
+    return _linear
+
+
 class NativeCircuit:
     """A linear circuit that may be called from any number of threads."""
 
@@ -48,10 +71,8 @@ class NativeCircuit:
         Raises:
             CloisterError: the extension is not installed.
         """
-        if _linear is None:
-            raise CloisterError("the native evaluator is not installed")
         self.kernel = kernel
-        self._evaluate = _linear.evaluate
+        self._evaluate = _installed().evaluate
         self._dimension = linear.lwe_dimension
         self._weights = np.ascontiguousarray(linear.weights)
         self._bias = linear.encoded_bias
@@ -68,12 +89,28 @@ class NativeCircuit:
         Raises:
             ValueError: the payload is too short.
         """
+        return self.evaluate_seeded(self.seeded(payload))
+
+    def seeded(self, payload: bytes) -> memoryview:
+        """Return the seeded ciphertexts in a serialised input."""
+        return memoryview(payload)[self._start : self._end]
+
+    def evaluate_seeded(self, seeded: bytes | memoryview, *, bare: bool = False) -> bytes:
+        """Evaluate seeded ciphertexts of all features.
+
+        Args:
+            seeded: as they lie in a serialised input.
+            bare: whether to return the result's ciphertexts alone, without what is around them.
+
+        Raises:
+            ValueError: these are not so many ciphertexts.
+        """
         result: bytes = self._evaluate(
             self.kernel,
             self._dimension,
-            memoryview(payload)[self._start : self._end],
+            seeded,
             self._weights,
             self._bias,
-            *self._envelope,
+            *((b"", b"") if bare else self._envelope),
         )
         return result

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from cloister_inference.forms import Forms
 from cloister_inference.observability.metrics import Metrics
 from cloister_inference.options import Options
 from cloister_inference.problems import (
@@ -15,9 +16,11 @@ from cloister_inference.problems import (
     OtherClientError,
     UnavailableError,
     UnknownError,
+    UnservedFormError,
 )
 from cloister_inference.protocol import (
     HEADER_BYTES_LIMIT,
+    CompactParameters,
     IndexEntry,
     ModelMetadata,
     ModelParameters,
@@ -25,8 +28,9 @@ from cloister_inference.protocol import (
 from cloister_inference.serving.model import Download, Model
 from cloister_inference.serving.repository import Repository
 from cloister_inference.serving.scheduler import Scheduler
-from cloister_shared.open_inference import CLIENT_DIGEST, CLIENT_DIGEST_PARAMETER
+from cloister_shared.open_inference import CLIENT_DIGEST, CLIENT_DIGEST_PARAMETER, OCTETS
 
+CONCRETES = Forms()
 ELEMENT_LENGTH_BYTES = 4
 """Precede every element of a BYTES tensor, and say how long it is."""
 
@@ -91,6 +95,7 @@ class DataPlane:
                 input_bytes=model.details.circuit.input_bytes,
                 output_bytes=model.details.circuit.output_bytes,
                 reference=model.reference is not None,
+                compact=_compact(model),
                 evaluator=model.circuit.name,
                 evaluator_reason=model.evaluation.reason,
                 evaluation_key_bytes=model.keyed.form.length if model.keyed else 0,
@@ -167,6 +172,7 @@ class DataPlane:
         self,
         model: Model,
         payloads: Sequence[bytes],
+        forms: Forms = CONCRETES,
         *,
         deadline: float = math.inf,
         gone: Callable[[], Coroutine[Any, Any, None]] | None = None,
@@ -176,6 +182,7 @@ class DataPlane:
         Args:
             model: evaluates each payload by itself.
             payloads: serialised inputs, from anywhere.
+            forms: of the inputs and of the results, which ``check_forms`` has let pass.
             deadline: when to give up, by ``time.monotonic()``.
             gone: returns when nobody waits for the results any more.
 
@@ -186,18 +193,30 @@ class DataPlane:
             ClientGoneError: ``gone`` has returned.
         """
         for index, payload in enumerate(payloads):
-            model.form.check(payload, index)
+            model.check(payload, index, forms.input)
         observe = self.metrics.evaluate_seconds.labels(
             model.name, model.version, model.circuit.name
         ).observe
         evaluated = await self._scheduler.run(
-            [partial(_timed, model, payload, observe) for payload in payloads],
+            [partial(_timed, model, payload, forms, observe) for payload in payloads],
             deadline=deadline,
             gone=gone,
         )
         return Evaluation(
             [result for result, _ in evaluated], sum(seconds for _, seconds in evaluated)
         )
+
+
+def _compact(model: Model) -> CompactParameters | None:
+    if model.compact is None:
+        return None
+    compact, sizes = model.compact.compact, model.details.circuit
+    return CompactParameters(
+        body_bits=compact.body_bits,
+        word_bits=compact.word_bits,
+        input_bytes=compact.input_bytes(sizes.n_features),
+        output_bytes=compact.result_bytes(sizes.n_outputs, sizes.lwe_dimension),
+    )
 
 
 def check_client(
@@ -234,9 +253,24 @@ def check_client(
         )
 
 
-def _timed(model: Model, payload: bytes, observe: Callable[[float], None]) -> tuple[bytes, float]:
+def check_forms(model: Model, forms: Forms) -> None:
+    """Raise unless a version takes inputs and gives results in these forms.
+
+    Raises:
+        UnservedFormError: it takes messages in Concrete's form alone.
+    """
+    if not forms.are_concretes and model.compact is None:
+        raise UnservedFormError(
+            f"version {model.version} of {model.name} takes and gives no compact messages: send "
+            f"{OCTETS} and ask for it, which is the default"
+        )
+
+
+def _timed(
+    model: Model, payload: bytes, forms: Forms, observe: Callable[[float], None]
+) -> tuple[bytes, float]:
     start = time.perf_counter()
-    result = model.circuit.evaluate(payload)
+    result = model.evaluate(payload, forms)
     seconds = time.perf_counter() - start
     observe(seconds)
     return result, seconds

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cloister_inference.evaluation.circuit import EncryptedCircuit, compile_circuit
+from cloister_inference.evaluation.compact import CompactCircuit, compact_circuit
 from cloister_inference.evaluation.evaluator import (
     Choice,
     Evaluator,
@@ -18,6 +19,7 @@ from cloister_inference.evaluation.evaluator import (
 )
 from cloister_inference.evaluation.key_form import KeyForm
 from cloister_inference.evaluation.payload import PayloadForm
+from cloister_inference.forms import Form, Forms
 from cloister_shared.artifact import (
     CLIENT_ZIP,
     EVALUATION_KEY_FORM,
@@ -67,6 +69,8 @@ class Model:
     reference: Download | None
     form: PayloadForm
     evaluation: Choice
+    compact: CompactCircuit | None = None
+    """Evaluates compact messages, where they are taken."""
     keyed: KeyedCircuit | None = None
     """Where the circuit needs evaluation keys: until ``with_evaluator`` it has none."""
 
@@ -74,6 +78,33 @@ class Model:
     def circuit(self) -> Evaluator:
         """What evaluates this version."""
         return self.evaluation.evaluator
+
+    def check(self, payload: bytes, index: int, form: Form) -> None:
+        """Raise unless ``payload`` is an input of this version.
+
+        Args:
+            payload: from anywhere.
+            index: its place in the batch, for the message.
+            form: of the input.
+
+        Raises:
+            MalformedRequestError: it has another length, or other fixed bytes.
+        """
+        if form == Form.COMPACT and self.compact:
+            self.compact.check(payload, index)
+        else:
+            self.form.check(payload, index)
+
+    def evaluate(self, payload: bytes, forms: Forms) -> bytes:
+        """Evaluate one checked input; return its result.
+
+        Args:
+            payload: in the form of ``forms.input``.
+            forms: which this version takes.
+        """
+        if forms.are_concretes or self.compact is None:
+            return self.circuit.evaluate(payload)
+        return self.compact.evaluate(payload, forms)
 
     def with_evaluator(self, evaluator: Evaluator) -> "Model":
         """Return the same version, evaluated by another evaluator."""
@@ -136,6 +167,7 @@ def _load(published: Version, library_dir: Path, evaluator: EvaluatorSetting) ->
         keyed = KeyedCircuit(key_form, circuit, library_dir, template)
     else:
         _evaluate_once(circuit, template, details.circuit.output_bytes)
+    evaluation = _choose(evaluator, published, details, circuit, form)
     return Model(
         name=published.manifest.name,
         version=published.manifest.version,
@@ -143,7 +175,8 @@ def _load(published: Version, library_dir: Path, evaluator: EvaluatorSetting) ->
         client=client,
         reference=read(REFERENCE) if REFERENCE in files else None,
         form=form,
-        evaluation=_choose(evaluator, published, details, circuit, form),
+        evaluation=evaluation,
+        compact=compact_circuit(evaluation.evaluator, details.circuit),
         keyed=keyed,
     )
 

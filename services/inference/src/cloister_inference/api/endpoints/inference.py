@@ -25,14 +25,14 @@ from cloister_inference.api.endpoints.parameters import (
     StatedHeaders,
     Version,
 )
-from cloister_inference.api.openapi import OCTETS
+from cloister_inference.forms import Form, Forms
 from cloister_inference.problems import MediaTypeError
-from cloister_inference.serving.data_plane import DataPlane, check_client
-from cloister_shared.open_inference import HEADER_LENGTH
+from cloister_inference.serving.data_plane import DataPlane, check_client, check_forms
+from cloister_shared.open_inference import COMPACT_TYPE, HEADER_LENGTH, OCTETS
 
 _NO_JSON = (
-    f"send one raw ciphertext as {OCTETS}, or a JSON header and binary data with the header "
-    f"{HEADER_LENGTH}; a ciphertext has no form in plain JSON"
+    f"send one raw ciphertext as {OCTETS} or {COMPACT_TYPE}, or a JSON header and binary data with "
+    f"the header {HEADER_LENGTH}; a ciphertext has no form in plain JSON"
 )
 
 router = APIRouter(tags=["inference"])
@@ -101,11 +101,13 @@ async def _infer(
     )
     if header_length is None:
         _check_not_json(body)
-        asked, elements = None, [body]
+        asked, elements, forms = None, [body], _raw_forms(request)
         check_client(model, digest, None, version_stated=version_stated)
     else:
         asked, elements = protocol.parse_framed(body, header_length, plane.max_batch)
+        forms = asked.forms
         check_client(model, digest, asked.parameters.client_digest, version_stated=version_stated)
+    check_forms(model, forms)
     allowance.take_ciphertexts(len(elements))
     # Held in memory once, as elements, while they wait.
     del body
@@ -117,6 +119,7 @@ async def _infer(
     evaluation = await plane.evaluate(
         model,
         elements,
+        forms,
         deadline=request.state.arrived + seconds,
         gone=partial(disconnected, request),
     )
@@ -132,7 +135,22 @@ async def _infer(
                 model.name, str(model.version), asked.id, evaluation.results
             )
         headers[HEADER_LENGTH] = str(length)
-    return HeldResponse(content, held, headers)
+    is_compact = asked is None and forms.output == Form.COMPACT
+    return HeldResponse(content, held, headers, COMPACT_TYPE if is_compact else OCTETS)
+
+
+def _raw_forms(request: Request) -> Forms:
+    """Return the forms that a raw body's Content-Type and Accept state."""
+    accepted = request.headers.get("accept", "").lower().split(",")
+    kinds = {kind.partition(";")[0].strip() for kind in accepted}
+    return Forms(
+        Form.COMPACT if _media_type(request) == COMPACT_TYPE else Form.CONCRETE,
+        Form.COMPACT if COMPACT_TYPE in kinds else Form.CONCRETE,
+    )
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", OCTETS).partition(";")[0].strip().lower()
 
 
 def _check_media_type(request: Request, *, framed: bool) -> None:
@@ -141,8 +159,7 @@ def _check_media_type(request: Request, *, framed: bool) -> None:
             "send the body without a Content-Encoding: ciphertexts do not compress"
         )
     # Clients of the extension state various types or none; its own header says what the body is.
-    stated = request.headers.get("content-type", OCTETS).partition(";")[0].strip().lower()
-    if not framed and stated != OCTETS:
+    if not framed and _media_type(request) not in (OCTETS, COMPACT_TYPE):
         raise MediaTypeError(_NO_JSON)
 
 

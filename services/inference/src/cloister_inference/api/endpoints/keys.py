@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from cloister_inference.api import openapi
 from cloister_inference.api.body import Body, stated_length
 from cloister_inference.api.endpoints.parameters import ClientDigest, KeyDigest, Keys, Owner
-from cloister_inference.api.openapi import OCTETS
 from cloister_inference.problems import MediaTypeError, ProblemError
+from cloister_shared.open_inference import OCTETS
 
 UPLOAD_SECONDS = 600.0
 """The longest that evaluation keys may take to arrive."""

@@ -13,8 +13,9 @@ from cloister_inference.api.endpoints.parameters import (
     Plane,
     Version,
 )
-from cloister_inference.api.openapi import OCTETS, ZIP
+from cloister_inference.api.openapi import ZIP
 from cloister_inference.serving.model import Download
+from cloister_shared.open_inference import OCTETS
 
 router = APIRouter(tags=["models"])
 
