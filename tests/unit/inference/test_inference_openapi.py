@@ -28,8 +28,10 @@ from cloister_shared.artifact import CLIENT_ZIP
 from cloister_shared.digests import digest_bytes, digest_file
 from cloister_shared.open_inference import (
     CLIENT_DIGEST,
+    COMPACT_TYPE,
     EVALUATION_KEY,
     HEADER_LENGTH,
+    OCTETS,
     encode_elements,
 )
 from cloister_shared.registry import Registry
@@ -134,6 +136,7 @@ def test_nothing_is_loaded_from_elsewhere(service: TestClient) -> None:
 
 # --- What is described is what happens ------------------------------------------------------------
 
+schemathesis.serializer.alias(COMPACT_TYPE, OCTETS)
 described = schemathesis.openapi.from_dict(
     create_app(Registry(Path("none")), Options(threads=1, max_batch=1)).openapi()
 )

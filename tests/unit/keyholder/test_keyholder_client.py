@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fake_service import FakeService, rezip
@@ -18,6 +19,7 @@ import cloister_lwe
 from cloister_keyholder import (
     ClientUnavailable,
     EncryptedModel,
+    InvalidAnswer,
     InvalidResult,
     KeyUnusable,
     Limits,
@@ -160,6 +162,55 @@ def test_a_model_predicts_by_either(
             )
         )
     np.testing.assert_array_equal(found, expected[:, 0])
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_compact_messages_are_exchanged_where_both_sides_can(
+    count: int, service: FakeService, name: str, request: pytest.FixtureRequest
+) -> None:
+    rows = request.getfixturevalue(f"{name}_data")[0][:count]
+    service.compact = True
+    found, sizes = {}, {}
+    ways: list[tuple[ClientSetting, bool]] = [
+        ("native", True),
+        ("native", False),
+        ("concrete", True),
+    ]
+    for client, compact in ways:
+        limits = Limits(processes=1, batch=4)
+        with EncryptedModel(
+            URL, name, transport=service.transport, limits=limits, client=client, compact=compact
+        ) as model:
+            answers = list(model.ask_all(model.quantise(rows)))
+            found[client, compact] = [answer.integer_scores.tolist() for answer in answers]
+            sizes[client, compact] = answers[0].bytes_up, answers[0].bytes_down
+    assert found["native", True] == found["native", False] == found["concrete", True]
+    assert sizes["native", False] == sizes["concrete", True]
+    assert sizes["native", True][0] < sizes["native", False][0] / 3
+    assert sizes["native", True][1] < 0.55 * sizes["native", False][1]
+
+
+@pytest.mark.parametrize("damage", [lambda result: result[:-1], lambda result: result + b"x"])
+def test_a_compact_result_of_another_length_is_refused(
+    damage: Any, digits_service: FakeService, digits_data: Any
+) -> None:
+    digits_service.compact, digits_service.tamper = True, damage
+    with (
+        EncryptedModel(URL, "digits", transport=digits_service.transport) as model,
+        pytest.raises(InvalidAnswer),
+    ):
+        model.predict(digits_data[0][:1])
+
+
+@pytest.mark.parametrize("bits", [{"body_bits": 7}, {"word_bits": 57}, {"word_bits": 31.5}, {}])
+def test_compact_forms_that_are_none_are_refused(bits: Any, digits_service: FakeService) -> None:
+    described = digits_service.metadata()
+    described["parameters"]["compact"] = {"body_bits": 34, "word_bits": 31} | bits
+    if not bits:
+        described["parameters"]["compact"] = {}
+    digits_service.interceptors.append(lambda _: httpx.Response(200, json=described))
+    with pytest.raises(InvalidAnswer, match="does not describe"):
+        EncryptedModel(URL, "digits", transport=digits_service.transport)
 
 
 def test_the_native_client_is_taken_where_it_fits(

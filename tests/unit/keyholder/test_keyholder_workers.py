@@ -216,7 +216,7 @@ def test_one_process_means_this_one(
 
 def test_processes_start_when_they_are_worth_it(circuit: Circuit) -> None:
     before = children()
-    encryptors = Encryptors(circuit, processes=3)
+    encryptors = Encryptors(circuit, None, processes=3)
     try:
         # 30 features at a key of about 1,400 bits take some 4 ms.
         assert encryptors.for_rows(1).size == 1

@@ -28,9 +28,9 @@ def circuit(
 
 
 def mnist() -> LinearCircuit:
-    # Of about the norm that puts half a unit at 8 deviations of the noise.
+    # Of about the norm that puts half a unit at 10 deviations of the noise.
     weights = np.random.default_rng(0).integers(-128, 128, (784, 10))
-    norm = 2.0 ** (62 - 23 - 26.15) / 8
+    norm = 2.0 ** (62 - 23 - 26.15) / 10
     scale = norm / np.linalg.norm(weights, axis=0).max()
     return circuit((weights * scale).astype(np.int64), 1577, 23)
 

@@ -48,7 +48,7 @@ class _Header(_Answered):
     outputs: tuple[_Output]
 
 
-def pack(ciphertexts: Sequence[bytes], *, compact: bool) -> tuple[dict[str, str], bytes]:
+def pack(ciphertexts: Sequence[bytes], *, compact: bool = False) -> tuple[dict[str, str], bytes]:
     """Return the framing's HTTP headers and the body of a request.
 
     Args:

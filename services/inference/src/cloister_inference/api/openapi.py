@@ -41,8 +41,8 @@ one element of a BYTES tensor; several go in one request. There are two forms of
 
 Where a model's metadata has `compact`, messages may be rounded and packed: a query is a master seed
 and its bodies, a result its words, with far fewer bytes and the same integers. A raw body is then
-`{COMPACT_TYPE}`, which `Accept` asks for of a result; of a framed one, the tensors' parameter `form`
-is `compact`.
+`{COMPACT_TYPE}`, which `Accept` asks for of a result; of a framed one, the parameter `form` of the
+tensors is `compact`.
 
 A ciphertext fits one `client.zip` alone. So a request states the SHA-256 of its own, by the HTTP
 header `{CLIENT_DIGEST}` or the request parameter `client_digest`, or names the version in its
@@ -246,7 +246,12 @@ UNLOAD = _done("The model is no longer served.") | _problems(
 INDEX_REQUEST = _request_body(protocol.IndexRequest, examples.INDEX_REQUESTS)
 LOAD_REQUEST = _request_body(protocol.LoadRequest, examples.LOAD_REQUESTS)
 UNLOAD_REQUEST = _request_body(protocol.UnloadRequest, examples.UNLOAD_REQUESTS)
-_COMPACT = {COMPACT_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+
+
+def _compact(summary: str, value: str) -> dict[str, Any]:
+    schema = {"type": "string", "format": "binary"}
+    return {COMPACT_TYPE: {"schema": schema, "examples": {"compact": _shown(summary, value)}}}
+
 
 INFERENCE = _binary(
     OCTETS,
@@ -263,7 +268,7 @@ INFERENCE = _binary(
             examples.FRAMED_ANSWER,
         ),
     },
-    _COMPACT,
+    _compact("Compact: one result", "<50850 bytes>"),
 ) | _problems(
     {
         400: "The request or a ciphertext is malformed, or nothing says what it was encrypted for; "
@@ -300,7 +305,7 @@ INFERENCE_REQUEST: dict[str, Any] = {
                 },
             }
         }
-        | _COMPACT,
+        | _compact("Compact: one input", "<267 bytes>"),
     }
 }
 

@@ -100,8 +100,9 @@ async def _infer(
         held=held,
     )
     if header_length is None:
-        _check_not_json(body)
         asked, elements, forms = None, [body], _raw_forms(request)
+        if forms.input == Form.CONCRETE:
+            _check_not_json(body)
         check_client(model, digest, None, version_stated=version_stated)
     else:
         asked, elements = protocol.parse_framed(body, header_length, plane.max_batch)
@@ -164,6 +165,7 @@ def _check_media_type(request: Request, *, framed: bool) -> None:
 
 
 def _check_not_json(body: bytes) -> None:
-    # Clients of the protocol send a plain JSON request without a type; no ciphertext begins so.
+    # Clients of the protocol send a plain JSON request without a type; no ciphertext of Concrete's
+    # begins so, while a compact one may.
     if body[:1] == b"{":
         raise MediaTypeError(_NO_JSON)
