@@ -36,8 +36,6 @@ from cloister_shared.open_inference import (
 )
 from cloister_shared.registry import Registry
 
-OCTETS = "application/octet-stream"
-
 
 @pytest.fixture(scope="session")
 def document(service: TestClient) -> dict[str, Any]:
