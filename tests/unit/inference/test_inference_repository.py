@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ Start = Callable[[], TestClient]
 
 def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) -> None:
     client = (artifacts / "digits" / "1" / "client.zip").read_bytes()
+    compact = service.get("/v2/models/digits").json()["parameters"]["compact"]
+    assert compact["input_bytes"] == 16 + math.ceil(59 * compact["body_bits"] / 8)
     expected = {
         "name": "digits",
         "versions": ["1"],
@@ -35,6 +38,7 @@ def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) ->
             "client_digest": digest_bytes(client),
             "input_bytes": 1680,
             "output_bytes": service.get("/v2/models/digits").json()["parameters"]["output_bytes"],
+            "compact": compact,
             "reference": True,
             "evaluator": "native",
             "evaluator_reason": f"{kernels()[0]}: equal to Concrete's run on 4 inputs",

@@ -99,7 +99,9 @@ class FakeService:
                 "client_digest": self.digest,
                 "input_bytes": self.details.circuit.input_bytes,
                 "output_bytes": self.details.circuit.output_bytes,
-                "compact": self._compact.model_dump() if self.compact else None,
+                "compact": self._compact.model_dump() | {"input_bytes": 1}
+                if self.compact
+                else None,
                 "reference": self.publish_reference,
                 "evaluation_key_bytes": 0,
             },

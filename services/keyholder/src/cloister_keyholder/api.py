@@ -38,10 +38,14 @@ log = logging.getLogger(__name__)
 _EVALUATE = re.compile(r"(?:^|,)\s*evaluate\s*;(?:[^,]*;)?\s*dur=(\d+(?:\.\d+)?)")
 
 
+class _Compact(Compact):
+    model_config = ConfigDict(extra="ignore")
+
+
 class _Parameters(BaseModel):
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
     client_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    compact: Compact | None = None
+    compact: _Compact | None = None
 
 
 class _Metadata(BaseModel):

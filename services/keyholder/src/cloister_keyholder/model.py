@@ -25,6 +25,7 @@ from cloister_keyholder.errors import (
 from cloister_keyholder.flow import Flow
 from cloister_keyholder.keyed import UploadedKeys
 from cloister_keyholder.package import ClientPackage, open_package
+from cloister_keyholder.parameters import ClientSpecs
 from cloister_keyholder.pipeline import Answer, Limits, Pipeline
 from cloister_keyholder.stored_key import KeyFolder, StoredKeys
 from cloister_keyholder.transport import Exchanges, Transport
@@ -166,6 +167,11 @@ class LocalModel:
             KeyUnusable: these bytes are not a key of this model's circuit.
         """
         return self._package.circuit.read_key(serialised)
+
+    @property
+    def specs(self) -> ClientSpecs:
+        """The encryption parameters of the model's circuit, as they were checked."""
+        return self._package.circuit.specs
 
     @property
     def client(self) -> str:

@@ -79,6 +79,19 @@ def read_keyset(serialised: bytes, specs: ClientSpecs) -> Bits:
     raise KeyUnusable("these bytes are not a key of this circuit")
 
 
+def write_secret_key(specs: ClientSpecs, bits: Bits) -> bytes:
+    """Return a key as Concrete's cache of keys keeps it, in a file ``secretKey_<id>``."""
+    return _secret_key_head(specs) + bits.astype("<u8").tobytes()
+
+
+def read_any_key(serialised: bytes, specs: ClientSpecs) -> Bits:
+    """Return the bits of a key in either of Concrete's files; raises as ``read_keyset``."""
+    head = _secret_key_head(specs)
+    if serialised.startswith(head):
+        serialised = _keyset_head(specs) + serialised[len(head) :]
+    return read_keyset(serialised, specs)
+
+
 def _envelope(ciphertext: Ciphertext, compression: int) -> tuple[bytes, bytes]:
     """Write Value around its payload: pointers to it and to what follows, RawInfo and TypeInfo."""
     encryption, encoding = ciphertext.encryption, ciphertext.encoding.integer
@@ -127,7 +140,6 @@ def _envelope(ciphertext: Ciphertext, compression: int) -> tuple[bytes, bytes]:
 
 def _keyset_head(specs: ClientSpecs) -> bytes:
     """Keyset up to the words of the key: no evaluation keys, one secret key."""
-    key = specs.keyset.lwe_secret_keys[0]
     no_key = _struct(0, 0, 2)
     first = b"".join(
         (
@@ -139,18 +151,39 @@ def _keyset_head(specs: ClientSpecs) -> bytes:
             # A list of one struct of two pointers, told by the word before it.
             _list(0, STRUCTS, 2),
             _struct(1, 0, 2),
+            _secret_key(specs),
+        )
+    )
+    return _before_key(specs, first)
+
+
+def _secret_key_head(specs: ClientSpecs) -> bytes:
+    """LweSecretKey up to the words of the key."""
+    return _before_key(specs, _struct(0, 0, 2) + _secret_key(specs))
+
+
+def _secret_key(specs: ClientSpecs) -> bytes:
+    """The members of LweSecretKey: what is known of it, and a payload in the second segment."""
+    key = specs.keyset.lwe_secret_keys[0]
+    return b"".join(
+        (
             _struct(1, 1, 1),
             _struct(4, 0, 1),
             struct.pack("<II", key.id, 0),
             _struct(0, 2, 0),
             struct.pack("<IIQ", key.params.lwe_dimension, PRECISION, 0),
             _list(0, POINTERS, 1),
+            # To the start of the second segment.
             struct.pack("<II", 2, 1),
         )
     )
-    words = key.params.lwe_dimension
-    pad = _list(0, BYTES, WORD_BYTES * words)
-    return _segments(len(first) // WORD_BYTES, 1 + words) + first + pad
+
+
+def _before_key(specs: ClientSpecs, first: bytes) -> bytes:
+    """Return a message of which the words of the key are missing at the end."""
+    words = specs.lwe_dimension
+    table = _segments(len(first) // WORD_BYTES, 1 + words)
+    return table + first + _list(0, BYTES, WORD_BYTES * words)
 
 
 def _segments(first: int, second: int) -> bytes:
