@@ -37,7 +37,7 @@ from cloister_trainer.local.quantisation import quantised_scores
 from cloister_trainer.settings import Settings
 
 MakeSettings = Callable[..., Settings]
-FEDERATED = [row.name for row in ESTIMATORS.values() if row.aggregation]
+FEDERATED = [row.name for row in ESTIMATORS.values() if row.aggregation and row.family == "linear"]
 SUMMED = [row.name for row in ESTIMATORS.values() if row.aggregation == "statistics"]
 DATA: dict[str, DatasetName] = {"classification": "breast_cancer", "regression": "diabetes"}
 # Where inputs go to three deviations, a step of gradient descent is larger.
