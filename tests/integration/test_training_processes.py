@@ -204,9 +204,10 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 class Trainer:
     """Trainers of one model, one after the other."""
 
-    def __init__(self, federation: Federation, name: str) -> None:
+    def __init__(self, federation: Federation, name: str, **settings: object) -> None:
         self.federation = federation
         self.name = name
+        self.settings = settings
         self.folder = federation.folder / name
 
     def start(self) -> Process:
@@ -225,6 +226,7 @@ class Trainer:
             settle_seconds=0,
             min_replies=SITES - 1,
             round_timeout=60,
+            **self.settings,
         )
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -267,7 +269,7 @@ def check(card: ModelCard) -> None:
 
 
 def test_a_trainer_that_is_killed_goes_on_from_the_last_round(federation: Federation) -> None:
-    trainer = Trainer(federation, "killed-trainer")
+    trainer = Trainer(federation, "killed-trainer", standardise=True)
     process = trainer.start()
     trainer.await_round(2)
     assert trainer.processes("flwr-serverapp")
@@ -286,6 +288,8 @@ def test_a_trainer_that_is_killed_goes_on_from_the_last_round(federation: Federa
     log = federation.log("killed-trainer")
     assert f"going on after round {done} of {ROUNDS}" in log
     assert list((trainer.folder / "checkpoints").iterdir()) == []
+    assert card.standardised
+    assert log.count("inputs are standardised by 1293 rows") == 1, "they are summed once"
 
 
 def test_a_serverapp_that_is_killed_is_started_again(federation: Federation) -> None:

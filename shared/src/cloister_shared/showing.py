@@ -97,6 +97,7 @@ def _about(card: ModelCard) -> Lines:
         ("data", f"{data.dataset}, a {data.task}: {data.n_features} features"),
         ("predicts", predicts),
         ("out of bounds", card.out_of_bounds),
+        ("standardised", "yes" if card.standardised else "no"),
         ("pruned", f"{100 * card.pruned:g} % of the inputs" if card.pruned else "no"),
     ]
 

@@ -120,7 +120,9 @@ def test_one_version_is_shown_with_its_checks_and_cost(
         "concrete-ml",
     ):
         assert expected in text, expected
-    assert ["pruned", "no"] in [line.split() for line in text.splitlines()]
+    lines = [line.split() for line in text.splitlines()]
+    assert ["standardised", "no"] in lines
+    assert ["pruned", "no"] in lines
     show_one(registry, "digits", None, as_json=False)
     assert capsys.readouterr().out.startswith("digits, version 2, in use\n")
 

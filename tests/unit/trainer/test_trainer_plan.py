@@ -24,6 +24,7 @@ MakeSettings = Callable[..., Settings]
         {"estimator_parameters": {"C": 0.5}},
         {"local_iterations": 19},
         {"out_of_bounds": "clip"},
+        {"standardise": True},
         {"rounds": 4},
         {"clients": 4},
         {"min_replies": 1},

@@ -23,6 +23,7 @@ def test_it_lists_shows_chooses_and_deletes(tmp_path: Path) -> None:
         data=schema("diabetes"),
         rounds=(RoundMetrics(round=1, sites=3, failures=0, absolute_error=43.25, seconds=1),),
         pruned=0.25,
+        standardised=True,
         libraries={},
         created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
     )
@@ -52,6 +53,7 @@ def test_it_lists_shows_chooses_and_deletes(tmp_path: Path) -> None:
     assert out.startswith("sugar, version 2, in use\n")
     for told in ("Ridge", "25 % of the inputs", "mean absolute error 43.25", "age"):
         assert told in out, told
+    assert ["standardised", "yes"] in [line.split() for line in out.splitlines()]
     code, out, _ = run("show", "sugar", "1", "--json")
     assert (code, json.loads(out)["card"]["pruned"], json.loads(out)["in_use"]) == (0, 0.25, False)
     for arguments, expected, told in (

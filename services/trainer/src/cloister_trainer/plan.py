@@ -85,6 +85,7 @@ def inputs_digest(settings: Settings) -> str:
             "parameters": estimator_parameters(settings),
             "out_of_bounds": settings.out_of_bounds,
             "prune": settings.prune,
+            "standardise": settings.standardise,
             "rounds": rounds(settings),
             "clients": settings.clients,
             "quorum": settings.quorum,
@@ -130,6 +131,7 @@ def check(settings: Settings) -> None:
         fitted,
         secure_aggregation=settings.secure_aggregation,
         differential_privacy=settings.noise_multiplier is not None,
+        standardise=settings.standardise,
     )
     needed = row.sites(settings.strategy_values)
     if min(settings.clients, settings.quorum) < needed:

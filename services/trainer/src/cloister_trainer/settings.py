@@ -50,6 +50,9 @@ class Settings(ServiceSettings):
     estimator_parameters: dict[str, Any] = Field(default_factory=dict)
     """Of the estimator's constructor, as a JSON object of scikit-learn's names, {"C": 0.1} for
     example; the others have scikit-learn's defaults, or those of ``cloister_shared.estimators``."""
+    standardise: bool = False
+    """Whether sites fit their inputs less the mean over all sites' rows, in units of the standard
+    deviation; the weights that are published are for the declared bounds all the same."""
     prune: float = Field(default=0, ge=0, lt=1)
     """Share of the inputs, those that matter least, whose weights are taken at the end: they are
     neither encrypted nor evaluated."""
