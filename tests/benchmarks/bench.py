@@ -23,6 +23,7 @@ import artifact
 import httpx
 import keyholder
 import load
+import timing
 from rich.console import Console
 from rich.table import Table
 
@@ -170,6 +171,7 @@ def measure_keyholder(root: Path, published: Version, folder: Path) -> Result:
         return {
             "clients": clients,
             "queries": keyholder.measure_queries(f"http://127.0.0.1:{port}", published),
+            "leaks": timing.measure_leaks(),
         }
 
 
@@ -319,6 +321,7 @@ def main() -> None:
         keyholder.client_table(found["keyholder"]["clients"], found["ckks"]),
         keyholder.told_queries(found["keyholder"]["queries"]),
         keyholder.GOALS,
+        timing.leak_table(found["keyholder"]["leaks"]),
     )
     if "not_measured" in found["ckks"]:
         console.print(f"TenSEAL was not measured: {found['ckks']['not_measured']}")
