@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cloister_inference.evaluation.native import NativeCircuit, kernels
+from cloister_inference.forms import Form, Forms
 from cloister_inference.serving.model import load_model
 from cloister_shared.concrete import contain_concrete
 from cloister_shared.linear import LinearCircuit
@@ -165,8 +166,13 @@ def measure_service(
 
 def measure_keyholder(root: Path, published: Version, folder: Path) -> Result:
     """Measure the key holder alone, and together with the service."""
-    circuit = load_model(published, folder, "auto").circuit
-    clients = keyholder.measure_clients(published, circuit.evaluate, median_ms)
+    model = load_model(published, folder, "auto")
+
+    def evaluate(payload: bytes, is_compact: bool) -> bytes:
+        form = Form.COMPACT if is_compact else Form.CONCRETE
+        return model.evaluate(payload, Forms(form, form))
+
+    clients = keyholder.measure_clients(published, evaluate, median_ms)
     with service(root, "auto") as port:
         return {
             "clients": clients,

@@ -17,6 +17,7 @@ from cloister_keyholder.native_client import NativeClient
 from cloister_keyholder.package import open_package
 from cloister_lwe import kernels
 from cloister_shared.artifact import CLIENT_ZIP, REFERENCE
+from cloister_shared.compact import Compact
 from cloister_shared.reference import Reference
 from cloister_shared.registry import Version
 
@@ -29,9 +30,15 @@ MedianMs = Callable[[Callable[[], object], int], float]
 
 
 def measure_clients(
-    published: Version, evaluate: Callable[[bytes], bytes], median_ms: MedianMs
+    published: Version, evaluate: Callable[[bytes, bool], bytes], median_ms: MedianMs
 ) -> Result:
-    """Time key generation with encryption, and decryption, of one row on one core."""
+    """Time key generation with encryption, and decryption, of one row on one core.
+
+    Args:
+        published: the artifact.
+        evaluate: an encrypted row, in the compact form or in Concrete's.
+        median_ms: of the times of a call.
+    """
     circuit = open_package(published.file(CLIENT_ZIP).read_bytes()).circuit
     clients: dict[str, Client] = {
         kernel: NativeClient(circuit.specs, kernel) for kernel in kernels()
@@ -41,14 +48,20 @@ def measure_clients(
     row = np.random.default_rng(0).integers(
         max(low, -128), min(high, 128), circuit.specs.n_features
     )
+    ways: list[tuple[str, Client, Compact | None]] = [
+        (name, client, None) for name, client in clients.items()
+    ]
+    fastest = kernels()[0]
+    compact = Compact.model_validate(published.manifest.details["circuit"]["compact"])
+    ways.insert(1, (f"{fastest}, compact", clients[fastest], compact))
     found: Result = {}
-    for name, client in clients.items():
+    for name, client, form in ways:
         key = client.new_key()
-        sent = key.encrypt(row)
-        received = evaluate(sent)
+        sent = key.encrypt(row, form)
+        received = evaluate(sent, form is not None)
         found[name] = {
-            "encrypt_ms": median_ms(lambda: client.new_key().encrypt(row), 30),  # noqa: B023 - runs now
-            "decrypt_ms": median_ms(lambda: key.decrypt(received), 30),  # noqa: B023
+            "encrypt_ms": median_ms(lambda: client.new_key().encrypt(row, form), 30),  # noqa: B023 - runs now
+            "decrypt_ms": median_ms(lambda: key.decrypt(received, form), 30),  # noqa: B023
             "bytes_up": len(sent),
             "bytes_down": len(received),
         }
