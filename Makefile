@@ -13,12 +13,13 @@ BIN := .venv/bin
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export UV_COMPILE_BYTECODE := 1
 SERVICES := $(wildcard services/*)
-SOURCES := shared/src $(SERVICES:%=%/src)
+PACKAGES := shared services/keyholder/lwe $(SERVICES)
+SOURCES := $(PACKAGES:%=%/src)
 # mypy wants one folder of tests at a time: file names such as conftest.py recur.
 TESTS := $(sort $(dir $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)))
-PROJECTS := pyproject.toml shared/pyproject.toml $(SERVICES:%=%/pyproject.toml)
+PROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 # Compiled where the package is installed.
-NATIVE := $(wildcard services/*/native/*)
+NATIVE := $(wildcard services/*/native/* services/*/*/native/*)
 
 .PHONY: help setup lock check format test test-compose bench bench-rounds demo clean
 
@@ -34,7 +35,7 @@ $(UV):
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
 	requirements/install-torch $(UV) pip install
 	$(UV) pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
-	$(UV) pip install --quiet --no-deps --no-sources $(foreach p,shared $(SERVICES),--editable $(p))
+	$(UV) pip install --quiet --no-deps --no-sources $(PACKAGES:%=--editable %)
 	touch $@
 
 lock: $(UV) ## Resolve the dependencies anew and write requirements/
@@ -52,7 +53,8 @@ check: setup ## Formatter, linters and strict types
 	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml .pre-commit-config.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/site.compose.yaml
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run
+	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run \
+		tests/compose/constant_time/check.sh
 
 test: setup ## All tests that need no Docker, on every core
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloister_shared.compact import Compact
+
 CLIENT_ZIP = "client.zip"
 """Concrete ML's client side, for the key holder; the model card is added to it as card.json, and
 circuit.json where the circuit does not take every feature of the card."""
@@ -75,6 +77,8 @@ class Circuit(BaseModel):
     input_data_bytes: int = Field(ge=1)
     output_bytes: int = Field(ge=1)
     """Length of every serialised output."""
+    compact: Compact | None = None
+    """How far messages may be rounded; None where they are exchanged in Concrete's form alone."""
     evaluation_keys: EvaluationKeyForm | None = None
     """What key holders must upload before they query; None where nothing is needed."""
 

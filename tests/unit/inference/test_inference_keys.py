@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cloister_inference.access import AccessControl
+from cloister_inference.access.control import AccessControl
+from cloister_inference.access.credentials import ApiKeyStore
 from cloister_inference.app import create_app
-from cloister_inference.credentials import ApiKeyStore
-from cloister_inference.key_form import KeyForm
+from cloister_inference.evaluation.key_form import KeyForm
 from cloister_inference.options import KeyOptions, Options
 from cloister_shared.artifact import (
     CLIENT_ZIP,

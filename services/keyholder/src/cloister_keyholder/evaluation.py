@@ -99,6 +99,8 @@ class EvaluationReport(_Part):
     model: str
     version: int
     client_digest: str
+    client: str
+    """What made keys, encrypted and decrypted: ``native`` or ``concrete``."""
     dataset: str
     held_out: int
     """Samples in the held-out set."""
@@ -168,6 +170,7 @@ def evaluate(
         model=model.name,
         version=model.description.version,
         client_digest=model.description.client_digest,
+        client=model.client,
         dataset=held_out.schema.dataset,
         held_out=len(held_out.rows),
         evaluated=total,

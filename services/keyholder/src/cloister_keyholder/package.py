@@ -1,7 +1,6 @@
 """client.zip: all that a key holder needs to know to query a model."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloister_keyholder.archive import read_members
 from cloister_keyholder.circuit import Circuit
+from cloister_keyholder.client import ClientSetting
 from cloister_keyholder.errors import IncompatibleVersion, InvalidClientPackage
 from cloister_keyholder.parameters import read_specs
 from cloister_keyholder.quantiser import read_processing
@@ -28,7 +28,8 @@ PROCESSING = "serialized_processing.json"
 VERSIONS = "versions.json"
 UNPACKED_LIMIT = 32 << 20
 """The most bytes that client.zip may unpack to: 32 MiB."""
-RUNTIME = "concrete-python"
+RUNTIME, RUNTIME_VERSION = "concrete-python", "2.10.0"
+"""What circuits must have been compiled with: other versions have other messages and encodings."""
 
 TREES_PARAMETER = "n_estimators"
 """Of a forest: how many trees it has."""
@@ -103,10 +104,15 @@ class ClientPackage:
         return reference.coef.shape == (data.n_outputs, data.n_inputs)
 
 
-def open_package(data: bytes) -> ClientPackage:
+def open_package(data: bytes, client: ClientSetting = "auto") -> ClientPackage:
     """Check a client.zip and return what it says. Nothing in it is executed or unpickled.
 
+    Args:
+        data: the archive.
+        client: what is to make keys, encrypt and decrypt; see ``choose_client``.
+
     Raises:
+        ClientUnavailable: that client cannot serve.
         InvalidClientPackage: it is damaged, too large, or its parts disagree.
         IncompatibleVersion: it was made by another version of Concrete.
         UnsafeParameters: its parameters would not protect what is encrypted with them.
@@ -153,7 +159,7 @@ def open_package(data: bytes) -> ClientPackage:
     if edges is not None:
         _check_edges(edges, len(features), family, quantiser)
     return ClientPackage(
-        card, features, edges, quantiser, output_scale, Circuit(specs), family, _link(card)
+        card, features, edges, quantiser, output_scale, Circuit(specs, client), family, _link(card)
     )
 
 
@@ -162,11 +168,10 @@ def _check_version(data: bytes) -> None:
         made_by = _Versions.model_validate_json(data).runtime
     except ValidationError:
         raise InvalidClientPackage(f"{VERSIONS} does not name the version of {RUNTIME}") from None
-    installed = version(RUNTIME)
-    if made_by != installed:
+    if made_by != RUNTIME_VERSION:
         raise IncompatibleVersion(
-            f"this model was compiled with {RUNTIME} {made_by!r:.40}, and {installed} is installed "
-            "here: use the key holder of the release that serves the model"
+            f"this model was compiled with {RUNTIME} {made_by!r:.40}, and {RUNTIME_VERSION} is "
+            "expected here: use the key holder of the release that serves the model"
         )
 
 

@@ -138,31 +138,48 @@ class PlainCollection:
     def _ask(self, message_type: str, content: RecordDict) -> tuple[int, list[Message]]:
         """Ask all sites that are online, and return how many that were and their replies.
 
-        A reply that was lost on its way, or a site that went away, is no failure of that site:
-        where the quorum depends on them, such sites are asked again once they are back, as they
-        are after a restart of the SuperLink.
+        A reply that was lost on its way, or a site that went away, is no failure of that site: it
+        is asked once more if it is online when the others have replied, and again and again, once
+        it is back, where the quorum depends on it. A site that does its work twice comes to the
+        same, and no more than one of its replies is received.
         """
         deadline = time.monotonic() + self._timeout
         nodes = list(self._grid.get_node_ids())
         if len(nodes) < self._quorum:
             nodes = self._await_sites()
         asked: set[int] = set()
+        repeated: set[int] = set()
+        lost: dict[int, Message] = {}
         replies: list[Message] = []
         while nodes:
             asked |= set(nodes)
-            messages = [
-                Message(content, dst_node_id=node, message_type=message_type) for node in nodes
-            ]
+            sent = [Message(content, dst_node_id=node, message_type=message_type) for node in nodes]
             timeout = max(deadline - time.monotonic(), 0.0)
-            received = list(self._grid.send_and_receive(messages, timeout=timeout))
-            lost = [reply for reply in received if _is_lost(reply)]
+            received = list(self._grid.send_and_receive(sent, timeout=timeout))
+            lost = {site: reply for site, reply in lost.items() if site not in nodes}
+            lost |= _lost(received, sent)
             replies += [reply for reply in received if not _is_lost(reply)]
             done = {reply.metadata.src_node_id for reply in replies}
             needed = self._quorum - sum(not reply.has_error() for reply in replies)
-            nodes = self._await_back(done, needed, deadline) if 0 < needed <= len(lost) else []
+            if needed > len(lost) or time.monotonic() >= deadline:
+                nodes = []
+            elif needed > 0:
+                nodes = self._await_back(done, needed, deadline)
+            else:
+                nodes = self._online(lost.keys() - repeated)
+                repeated |= set(nodes)
         # In the order of the sites, not of arrival: sums of floats depend on their order, and a
         # training that is repeated or resumed is to come to the same weights.
-        return len(asked), sorted([*replies, *lost], key=lambda one: one.metadata.src_node_id)
+        return len(asked), sorted(
+            [*replies, *lost.values()], key=lambda one: one.metadata.src_node_id
+        )
+
+    def _online(self, lost: set[int]) -> list[int]:
+        """Return those of the sites that are online, if there are any."""
+        nodes = sorted(lost & set(self._grid.get_node_ids())) if lost else []
+        if nodes:
+            log.warning("messages to %d sites, or their replies, were lost: once more", len(nodes))
+        return nodes
 
     def _await_back(self, done: set[int], needed: int, deadline: float) -> list[int]:
         """Return sites that are online and not done, once they are as many as needed."""
@@ -186,6 +203,15 @@ class PlainCollection:
 
 def _is_lost(reply: Message) -> bool:
     return reply.has_error() and reply.error.code in LOST
+
+
+def _lost(received: Iterable[Message], sent: Iterable[Message]) -> dict[int, Message]:
+    """Return the replies that say that a message, or the reply to it, was lost, by its site."""
+    # Of a message that it does not know any more, the SuperLink cannot tell whose it was.
+    sites = {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
+    return {
+        sites[reply.metadata.reply_to_message_id]: reply for reply in received if _is_lost(reply)
+    }
 
 
 @dataclass(frozen=True)
