@@ -70,7 +70,8 @@ check: setup ## Formatter, linters and strict types
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/site.compose.yaml
 	cd $(WEB) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run
+	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run \
+		tests/compose/constant_time/check.sh
 
 test: setup ## All tests that need no Docker, on every core
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal

@@ -86,9 +86,8 @@ def compile_published() -> Callable[[Path, DatasetName], None]:
 
     def compile_(root: Path, name: DatasetName) -> None:
         publish_artifact(
-            Registry(root / "models"),
+            Registry(root / "models").open_current(name),
             Registry(root / "artifacts"),
-            name,
             precision=Precision(),
             publish_reference=True,
             verification_samples=4,
@@ -166,7 +165,14 @@ def tree_artifacts(tmp_path_factory: pytest.TempPathFactory, tree_data: Data) ->
     )
     root = tmp_path_factory.mktemp("tree")
     # Two bits make small keys, and every leaf is still reached.
-    publish_tree(Registry(root / "artifacts"), card, fitted, bits=2, verification_samples=1)
+    publish_tree(
+        Registry(root / "artifacts"),
+        card,
+        fitted,
+        bits=2,
+        publish_reference=True,
+        verification_samples=1,
+    )
     ranked = Trees.of(fitted).ranked()
     taken = ranks(unit[:, ranked.features], ranked.edges).astype(np.float64)
     clear = in_the_clear(quantise_trees(card, ranked, 2), card)

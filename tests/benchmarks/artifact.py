@@ -62,9 +62,8 @@ def publish(root: Path) -> Version:
 
     Registry(root / "models").publish(NAME, "benchmark", write)
     return publish_artifact(
-        Registry(root / "models"),
+        Registry(root / "models").open_current(NAME),
         Registry(root / "artifacts"),
-        NAME,
         precision=Precision(inputs=BITS, weights=BITS, tolerance=1.0),
         publish_reference=True,
         verification_samples=4,

@@ -21,12 +21,15 @@ from typing import Any
 
 import artifact
 import httpx
+import keyholder
 import load
+import timing
 from rich.console import Console
 from rich.table import Table
 
-from cloister_inference.model import load_model
-from cloister_inference.native import NativeCircuit, kernels
+from cloister_inference.evaluation.native import NativeCircuit, kernels
+from cloister_inference.forms import Form, Forms
+from cloister_inference.serving.model import load_model
 from cloister_shared.concrete import contain_concrete
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.registry import Version
@@ -132,10 +135,9 @@ def measure_load(
     return found
 
 
-def measure_service(
-    root: Path, published: Version, payloads: Sequence[bytes], seconds: float, evaluator: str
-) -> Result:
-    """Measure this project's service as a process of its own."""
+@contextmanager
+def service(root: Path, evaluator: str) -> Iterator[int]:
+    """Run this project's service as a process of its own; give its port."""
     port = free_port()
     environment = os.environ | {
         "CLOISTER_ARTIFACTS_DIR": str(root / "artifacts"),
@@ -143,15 +145,40 @@ def measure_service(
         "CLOISTER_METRICS_PORT": "0",
         "CLOISTER_EVALUATOR": evaluator,
     }
+    health = f"http://127.0.0.1:{port}/v2/models/{artifact.NAME}/ready"
+    with serving([sys.executable, "-m", "cloister_inference"], health, environment):
+        yield port
+
+
+def measure_service(
+    root: Path, published: Version, payloads: Sequence[bytes], seconds: float, evaluator: str
+) -> Result:
+    """Measure this project's service under load."""
     headers = {
         "Content-Type": "application/octet-stream",
         "Cloister-Client-Digest": published.manifest.details["client_digest"],
     }
     path = f"/v2/models/{artifact.NAME}/infer"
     requests = [load.post(path, payload, headers) for payload in payloads]
-    health = f"http://127.0.0.1:{port}/v2/models/{artifact.NAME}/ready"
-    with serving([sys.executable, "-m", "cloister_inference"], health, environment):
+    with service(root, evaluator) as port:
         return measure_load(port, requests, CONNECTIONS, seconds)
+
+
+def measure_keyholder(root: Path, published: Version, folder: Path) -> Result:
+    """Measure the key holder alone, and together with the service."""
+    model = load_model(published, folder, "auto")
+
+    def evaluate(payload: bytes, is_compact: bool) -> bytes:
+        form = Form.COMPACT if is_compact else Form.CONCRETE
+        return model.evaluate(payload, Forms(form, form))
+
+    clients = keyholder.measure_clients(published, evaluate, median_ms)
+    with service(root, "auto") as port:
+        return {
+            "clients": clients,
+            "queries": keyholder.measure_queries(f"http://127.0.0.1:{port}", published),
+            "leaks": timing.measure_leaks(),
+        }
 
 
 def measure_baseline(published: Version, payloads: Sequence[bytes], seconds: float) -> Result:
@@ -287,6 +314,7 @@ def main() -> None:
             "floor": measure_floor(linear, root),
             "evaluators": measure_evaluators(published, payloads, root),
         }
+        found["keyholder"] = measure_keyholder(root, published, root)
         found["floor_ms"] = min(each["both"] for each in found["floor"].values())
         console.print("putting the service under load")
         for name, evaluator in (("service", "auto"), ("service_concrete", "concrete")):
@@ -295,6 +323,12 @@ def main() -> None:
         found["baseline"] = measure_baseline(published, payloads, arguments.seconds)
         found["ckks"] = measure_ckks(linear, root)
     console.print(evaluation_table(found), load_table(found), GOALS)
+    console.print(
+        keyholder.client_table(found["keyholder"]["clients"], found["ckks"]),
+        keyholder.told_queries(found["keyholder"]["queries"]),
+        keyholder.GOALS,
+        timing.leak_table(found["keyholder"]["leaks"]),
+    )
     if "not_measured" in found["ckks"]:
         console.print(f"TenSEAL was not measured: {found['ckks']['not_measured']}")
     (arguments.out / "bench.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -41,11 +41,13 @@ def main(n_features: int, n_outputs: int) -> None:
     ]
     encrypt_ms, encrypted = timed(lambda: ts.ckks_vector(context, row))
     server_ms, results = timed(lambda: [encrypted.dot(column) for column in weights])
+    decrypt_ms, _ = timed(lambda: [result.decrypt() for result in results])
     print(
         json.dumps(
             {
                 "encrypt_ms": encrypt_ms,
                 "server_ms": server_ms,
+                "decrypt_ms": decrypt_ms,
                 "bytes_up": len(encrypted.serialize()),
                 "bytes_down": sum(len(result.serialize()) for result in results),
             }

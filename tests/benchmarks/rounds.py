@@ -249,7 +249,6 @@ def train(clients: int, rounds: int, dataset: str, folder: Path) -> Watch:
             work_dir=folder / "trainer",
             dataset=dataset,
             clients=clients,
-            shards=clients,
             rounds=rounds,
             start_deadline=HEALTHY_SECONDS + 10 * clients,
             settle_seconds=0,

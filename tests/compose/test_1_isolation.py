@@ -163,7 +163,7 @@ def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None
     names = config["services"][service]["environment"]
     # Paths of files and folders; sizes and ages of keys.
     secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_API_KEYS_PATH", "CLOISTER_API_KEY_PATH"}
-    secrets |= {"CLOISTER_KEYS_DIR", "CLOISTER_KEY_STORE_DIR"}
+    secrets |= {"CLOISTER_KEYS_DIR", "CLOISTER_KEY_STORE_DIR", "CLOISTER_DEAL_KEY_PATH"}
     secrets |= {"CLOISTER_JOIN_TOKEN_PATH", "CLOISTER_TLS_KEY", "CLOISTER_TLS_KEY_FILE"}
     secrets |= {n for n in names if n.startswith("CLOISTER_KEY_") and n.endswith(("BYTES", "DAYS"))}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}

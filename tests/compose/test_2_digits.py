@@ -149,8 +149,18 @@ def test_a_second_up_does_no_work_twice(stack: Stack) -> None:
     assert stack.versions("digits") == ["1"]
 
 
+def test_the_trainer_sees_a_digest_of_the_deal_and_no_key(stack: Stack) -> None:
+    seen = stack.compose("run", "--rm", "--no-deps", "--entrypoint", "ls", "trainer", "-A", "/deal")
+    assert seen.split() == ["digest"]
+
+
 def test_restarting_gateway_and_inference_does_not_end_an_evaluation(stack: Stack) -> None:
-    evaluation = stack.start("run", "--rm", "--no-deps", "keyholder", "evaluate", "--samples", "0")
+    # Concrete's client alone takes long enough to be interrupted.
+    slowly = ["CLIENT=concrete", "PROCESSES=1", "CONNECTIONS=1", "BATCH=1"]
+    options = [part for each in slowly for part in ("--env", f"CLOISTER_{each}")]
+    evaluation = stack.start(
+        "run", "--rm", "--no-deps", *options, "keyholder", "evaluate", "--samples", "0"
+    )
     assert evaluation.stdout is not None
     output = []
     for line in evaluation.stdout:
@@ -163,6 +173,22 @@ def test_restarting_gateway_and_inference_does_not_end_an_evaluation(stack: Stac
     assert evaluation.wait() == 0, "".join(output)
     assert "again" in "".join(output), "nothing was asked while the service was away"
     assert stack.report()["agreement"]["equal_scores"] == 360
+
+
+def test_a_key_holder_without_concrete_is_small_and_evaluates_the_same(stack: Stack) -> None:
+    stack.settings(evaluate_samples=100, clients=4, keyholder_image="keyholder-native")
+    stack.compose("build", "keyholder")
+    stack.compose("run", "--rm", "--no-deps", "keyholder", "evaluate", "--samples", "0")
+    report = stack.report()
+    assert report["client"] == "native"
+    assert report["agreement"]["equal_scores"] == report["evaluated"] == 360
+    assert report["bytes_up"] < 400
+    size, base = (
+        int(subprocess.check_output(["docker", "image", "inspect", "-f", "{{.Size}}", image]))
+        for image in ("cloister/keyholder-native", "python:3.11-slim-bookworm")
+    )
+    assert size - base <= 120e6
+    stack.settings(evaluate_samples=100, clients=4)
 
 
 def test_down_and_up_loses_nothing(stack: Stack) -> None:

@@ -113,9 +113,8 @@ def url(fitted: dict[str, Fitted], tmp_path_factory: pytest.TempPathFactory) -> 
 
         models.publish(one.card.name, "fitted centrally", write)
         publish_artifact(
-            models,
+            models.open_current(one.card.name),
             artifacts,
-            one.card.name,
             precision=Precision(),
             publish_reference=True,
             verification_samples=2,

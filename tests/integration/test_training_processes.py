@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from flwr.proto.fleet_pb2 import PullMessagesResponse
 
 from cloister_cli.processes import free_ports
 from cloister_dealer.deal import deal
@@ -37,12 +40,76 @@ def until(happened: Callable[[], bool], what: str, seconds: float = PATIENCE_SEC
         time.sleep(0.1)
 
 
+class Way:
+    """The way from sites to their SuperLink, on which what a site is given can be lost.
+
+    Attributes:
+        port: where sites reach the SuperLink.
+        lost: ids of the messages that were.
+    """
+
+    def __init__(self, superlink: int) -> None:
+        self.lost: list[str] = []
+        self._lock = threading.Lock()
+        self._loses = 0
+        way = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+                try:
+                    answer = httpx.post(
+                        f"http://127.0.0.1:{superlink}{self.path}",
+                        content=body,
+                        headers=headers,
+                        timeout=60,
+                    )
+                except httpx.HTTPError:
+                    return
+                if self.path.endswith("/pull-messages") and way._is_lost(answer.content):
+                    return
+                self.send_response(answer.status_code)
+                for name in ("Content-Type", "Content-Length"):
+                    self.send_header(name, answer.headers[name])
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def lose(self, messages: int) -> None:
+        """Lose the next messages to sites, once the SuperLink has given them."""
+        with self._lock:
+            self._loses = messages
+
+    def _is_lost(self, answer: bytes) -> bool:
+        given = [
+            one.metadata.message_id for one in PullMessagesResponse.FromString(answer).messages_list
+        ]
+        with self._lock:
+            if not given or len(self.lost) >= self._loses:
+                return False
+            self.lost += given
+            return True
+
+    def close(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
 class Federation:
     """A SuperLink and its sites; every process that was started ends with it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (self.port,) = free_ports(1)
+        self.way = Way(self.port)
         self._started: list[Process] = []
         self.server = self.start_server()
 
@@ -101,7 +168,7 @@ class Federation:
             self.start(
                 f"client-{number}",
                 "cloister_client",
-                superlink=f"127.0.0.1:{self.port}",
+                superlink=f"127.0.0.1:{self.way.port}",
                 shard_dir=site,
                 data_dir=self.folder / f"client-{number}",
             )
@@ -114,6 +181,7 @@ class Federation:
         """Kill all that is left."""
         for process in self._started:
             kill_group(process)
+        self.way.close()
 
 
 def kill_group(process: Process) -> None:
@@ -136,9 +204,10 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 class Trainer:
     """Trainers of one model, one after the other."""
 
-    def __init__(self, federation: Federation, name: str) -> None:
+    def __init__(self, federation: Federation, name: str, **settings: object) -> None:
         self.federation = federation
         self.name = name
+        self.settings = settings
         self.folder = federation.folder / name
 
     def start(self) -> Process:
@@ -155,9 +224,9 @@ class Trainer:
             clients=SITES,
             rounds=ROUNDS,
             settle_seconds=0,
-            # A SuperLink that is killed may take a message with it that it was about to give.
             min_replies=SITES - 1,
             round_timeout=60,
+            **self.settings,
         )
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -200,7 +269,7 @@ def check(card: ModelCard) -> None:
 
 
 def test_a_trainer_that_is_killed_goes_on_from_the_last_round(federation: Federation) -> None:
-    trainer = Trainer(federation, "killed-trainer")
+    trainer = Trainer(federation, "killed-trainer", standardise=True)
     process = trainer.start()
     trainer.await_round(2)
     assert trainer.processes("flwr-serverapp")
@@ -219,6 +288,8 @@ def test_a_trainer_that_is_killed_goes_on_from_the_last_round(federation: Federa
     log = federation.log("killed-trainer")
     assert f"going on after round {done} of {ROUNDS}" in log
     assert list((trainer.folder / "checkpoints").iterdir()) == []
+    assert card.standardised
+    assert log.count("inputs are standardised by 1293 rows") == 1, "they are summed once"
 
 
 def test_a_serverapp_that_is_killed_is_started_again(federation: Federation) -> None:
@@ -232,12 +303,18 @@ def test_a_serverapp_that_is_killed_is_started_again(federation: Federation) -> 
     assert len(trainer.events("round")) == ROUNDS
 
 
-def test_a_superlink_that_is_killed_and_started_again_loses_no_run(federation: Federation) -> None:
+def test_a_superlink_that_is_killed_with_messages_on_their_way_loses_no_update(
+    federation: Federation,
+) -> None:
     trainer = Trainer(federation, "killed-superlink")
     process = trainer.start()
     trainer.await_round(1)
+    federation.way.lose(SITES - 1)
+    until(lambda: len(federation.way.lost) == SITES - 1, "the loss of messages")
     kill_group(federation.server)
     time.sleep(3)
     federation.server = federation.start_server()
-    check(trainer.done(process))
+    card = trainer.done(process)
+    check(card)
+    assert [measured.sites for measured in card.rounds] == [SITES] * ROUNDS
     assert len(trainer.events("started")) == 1, "it was one and the same run"

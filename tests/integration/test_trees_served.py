@@ -12,6 +12,8 @@ from cloister_cli.processes import Processes, free_ports
 from cloister_compiler.selection import Precision
 from cloister_compiler.tree import in_the_clear, publish_trees, quantise_trees
 from cloister_keyholder import EncryptedModel, KeyFolder
+from cloister_keyholder.evaluation import evaluate
+from cloister_keyholder.samples import HeldOut
 from cloister_shared.artifact import CARD, TREES, ArtifactDetails
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.datasets import schema
@@ -59,10 +61,10 @@ def root(tree_data: Data, diabetes_data: Data, tmp_path_factory: pytest.TempPath
     for name in NAMES:
         train_locally(settings_of(name, root, tree_data, diabetes_data))
         publish_trees(
-            models,
+            models.open_current(name.lower()),
             artifacts,
-            name.lower(),
             precision=Precision(weights=BITS),
+            publish_reference=True,
             verification_samples=1,
         )
     return root
@@ -131,6 +133,26 @@ def test_encrypted_it_answers_what_the_quantised_model_does(
                 model.answers(found).tolist() == card.data.labels(expected.argmax(axis=1)).tolist()
             )
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_evaluation_equals_the_reference_bit_by_bit(
+    root: Path, url: str, tree_data: Data, diabetes_data: Data, name: str
+) -> None:
+    card, trees = published(root, name)
+    rows, answers = (one[::50][:ROWS] for one in (diabetes_data if card.data.target else tree_data))
+    held_out = HeldOut(card.data, rows, card.data.answers(answers))
+    with EncryptedModel(url, name.lower(), key_folder=KeyFolder(root / "holder", 30)) as model:
+        report = evaluate(model, held_out, 2)
+        reference = model.reference()
+    assert reference
+    assert np.array_equal(
+        reference.float_scores(to_inputs(rows, card.data)), trees.scores(to_inputs(rows, card.data))
+    )
+    assert report.agreement
+    assert (report.agreement.samples, report.agreement.equal_scores) == (2, 2)
+    assert report.scores
+    assert report.scores.clear_quantised == report.scores.encrypted
 
 
 @pytest.mark.parametrize("name", NAMES)

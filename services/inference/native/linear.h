@@ -61,6 +61,9 @@ typedef struct {
 /* The kernels that this processor runs, fastest first; the last is portable. Returns how many. */
 size_t linear_kernels(const linear_kernel_entry **entries);
 
+/* Write AES-128 of 0, 1, 2, ... as little-endian blocks, each `stride` bytes after the one before. */
+void aes_counters(const uint8_t key[SEED_BYTES], size_t count, uint8_t *blocks, size_t stride);
+
 /* The bodies of the result: the part that every kernel shares. */
 void linear_bodies(const linear_circuit *circuit, uint8_t *result);
 

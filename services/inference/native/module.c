@@ -1,4 +1,4 @@
-/* cloister_inference._linear: the kernels as a Python module.
+/* cloister_inference.evaluation._linear: the kernels as a Python module.
  *
  * Everything that comes from Python is measured here before a pointer into it is formed; the
  * kernels rely on it.
@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "compact.h"
 #include "linear.h"
 
 #include <string.h>
@@ -105,6 +106,67 @@ static PyObject *evaluate(PyObject *module, PyObject *arguments)
     return answer;
 }
 
+static int check_bits(int bits)
+{
+    if (bits >= COMPACT_SMALLEST_BITS && bits <= COMPACT_LARGEST_BITS)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "the bits of a word are out of range");
+    return -1;
+}
+
+static PyObject *expand(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    Py_buffer compact;
+    Py_ssize_t n_features;
+    int bits;
+    if (!PyArg_ParseTuple(arguments, "y*ni:expand", &compact, &n_features, &bits))
+        return NULL;
+    PyObject *answer = NULL;
+    if (check_bits(bits) < 0)
+        ;
+    else if (n_features < 1 || n_features > (Py_ssize_t)MAX_FEATURES)
+        PyErr_SetString(PyExc_ValueError, "features are out of range");
+    else if ((size_t)compact.len !=
+             SEED_BYTES + compact_packed_bytes((size_t)n_features, (unsigned)bits))
+        PyErr_SetString(PyExc_ValueError, "the input is not of the length of so many features");
+    else
+        answer = PyBytes_FromStringAndSize(NULL, n_features * SEEDED_LWE_BYTES);
+    if (answer)
+        compact_expand(compact.buf, (size_t)n_features, (unsigned)bits,
+                       (uint8_t *)PyBytes_AsString(answer));
+    PyBuffer_Release(&compact);
+    return answer;
+}
+
+static PyObject *pack(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    Py_buffer result;
+    Py_ssize_t n_outputs, dimension;
+    int bits;
+    if (!PyArg_ParseTuple(arguments, "y*nni:pack", &result, &n_outputs, &dimension, &bits))
+        return NULL;
+    PyObject *answer = NULL;
+    if (check_bits(bits) < 0)
+        ;
+    else if (n_outputs < 1 || n_outputs > (Py_ssize_t)MAX_OUTPUTS || dimension < 1 ||
+             dimension > (Py_ssize_t)MAX_DIMENSION)
+        PyErr_SetString(PyExc_ValueError, "outputs or dimension are out of range");
+    else if ((uint64_t)result.len !=
+             (uint64_t)n_outputs * ((uint64_t)dimension + 1) * sizeof(uint64_t))
+        PyErr_SetString(PyExc_ValueError, "the result is not of the length of so many outputs");
+    else
+        answer = PyBytes_FromStringAndSize(
+            NULL, (Py_ssize_t)compact_packed_bytes((size_t)n_outputs * ((size_t)dimension + 1),
+                                                   (unsigned)bits));
+    if (answer)
+        compact_pack(result.buf, (size_t)n_outputs, (size_t)dimension, (unsigned)bits,
+                     (uint8_t *)PyBytes_AsString(answer));
+    PyBuffer_Release(&result);
+    return answer;
+}
+
 static PyObject *kernels(PyObject *module, PyObject *unused)
 {
     (void)module;
@@ -127,6 +189,12 @@ static PyMethodDef METHODS[] = {
      "evaluate(kernel, dimension, inputs, weights, bias, head, tail) -> bytes\n\n"
      "Head, result and tail. Inputs are seeded ciphertexts of 24 bytes; weights int64, row-major,\n"
      "one row an input; bias uint64, one an output. Raises ValueError where they do not fit."},
+    {"expand", expand, METH_VARARGS,
+     "expand(compact, n_features, bits) -> bytes\n\n"
+     "The seeded ciphertexts of a compact input. Raises ValueError where sizes do not fit."},
+    {"pack", pack, METH_VARARGS,
+     "pack(result, n_outputs, dimension, bits) -> bytes\n\n"
+     "A result's ciphertexts, rounded and packed. Raises ValueError where sizes do not fit."},
     {"kernels", kernels, METH_NOARGS,
      "kernels() -> tuple of str\n\nThose that this processor runs, fastest first."},
     {NULL, NULL, 0, NULL},

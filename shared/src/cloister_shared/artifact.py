@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloister_shared.compact import Compact
+
 CLIENT_ZIP = "client.zip"
 """Concrete ML's client side, for the key holder; the model card is added to it as card.json, and
 circuit.json where the circuit does not take every feature of the card."""
@@ -12,7 +14,8 @@ feature: what is encrypted is how many of them lie below it."""
 SERVER_ZIP = "server.zip"
 """Concrete ML's server side, as MLIR."""
 REFERENCE = "reference.npz"
-"""The circuit in the clear; absent where its publication is switched off."""
+"""The circuit in the clear: a ``Reference``, or of trees a ``TreeReference``; absent where its
+publication is switched off."""
 LINEAR = "linear.npz"
 """The integers of a linear circuit, for the service's native evaluator; absent for others."""
 INPUT_TEMPLATE = "input_template.bin"
@@ -74,6 +77,8 @@ class Circuit(BaseModel):
     input_data_bytes: int = Field(ge=1)
     output_bytes: int = Field(ge=1)
     """Length of every serialised output."""
+    compact: Compact | None = None
+    """How far messages may be rounded; None where they are exchanged in Concrete's form alone."""
     evaluation_keys: EvaluationKeyForm | None = None
     """What key holders must upload before they query; None where nothing is needed."""
 

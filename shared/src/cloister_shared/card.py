@@ -105,6 +105,9 @@ class ModelCard(BaseModel):
     """To which inputs and weights are to be quantised; missing where nobody has chosen."""
     pruned: float = Field(default=0, ge=0, lt=1)
     """Share of the inputs whose weights were taken, those that mattered least."""
+    standardised: bool = False
+    """Whether it was trained on standardised inputs; its weights are for inputs in [0, 1] all the
+    same."""
     libraries: dict[str, str]
     created: datetime
 

@@ -169,6 +169,19 @@ def federated_estimator(name: str) -> Estimator:
     return row
 
 
+def check_standardised(row: Estimator) -> None:
+    """Refuse to standardise inputs where that does nothing.
+
+    Raises:
+        CloisterError: saying what to set.
+    """
+    if row.family == "tree":
+        raise CloisterError(
+            f"CLOISTER_STANDARDISE is nothing to a {row.name}, which splits the same rows whatever "
+            "the scale of an input: set it to false"
+        )
+
+
 def check_leaves(parameters: Mapping[str, Any]) -> None:
     """Refuse trees that may have too many leaves together to be served.
 

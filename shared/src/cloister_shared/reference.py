@@ -1,7 +1,8 @@
-"""The compiled linear circuit in the clear: what encrypted execution must equal, bit by bit."""
+"""The compiled circuit in the clear: what encrypted execution must equal, bit by bit."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,49 @@ class Quantiser:
         """Quantise finite values, shape kept; the result is C-contiguous int64."""
         quantised = np.rint(unit / self.scale + self.zero_point)
         return np.ascontiguousarray(np.clip(quantised, self.low, self.high), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class OutputScale:
+    """Integer scores to scores: ``scale * (integer - zero_point)``, added up over trees."""
+
+    scale: float
+    zero_point: Integers
+    """Shape (n_outputs,)."""
+    n_trees: int = 1
+    """Scores of each output that the circuit leaves to be added up."""
+
+    def dequantise(self, integer_scores: Integers) -> Floats:
+        """Return scores, shape (n, n_outputs), of integers, shape (n, n_outputs * n_trees)."""
+        shape = (len(integer_scores), len(self.zero_point), self.n_trees)
+        each = self.scale * (integer_scores.reshape(shape) - self.zero_point[:, None])
+        # As Concrete ML adds them up, so that the last bit is the same.
+        scores: Floats = each.sum(axis=-1)
+        return scores
+
+
+class ClearCircuit(Protocol):
+    """A float model and the integer circuit made of it: both in the clear."""
+
+    @property
+    def features(self) -> Integers:
+        """Ascending indices of the inputs that the circuit takes, shape (n_circuit_features,)."""
+
+    def quantise(self, unit: Floats) -> Integers:
+        """Return what is encrypted of rows in [0, 1], shape (n, n_inputs).
+
+        Returns:
+            Shape (n, n_circuit_features).
+        """
+
+    def float_scores(self, unit: Floats) -> Floats:
+        """Scores of the float model for rows in [0, 1] of all inputs, shape (n, n_outputs)."""
+
+    def integer_scores(self, quantised: Integers) -> Integers:
+        """Exactly what the circuit gives for what ``quantise`` does, shape (n, n_integers)."""
+
+    def dequantise(self, integer_scores: Integers) -> Floats:
+        """Integer scores, shape (n, n_integers), to scores, shape (n, n_outputs)."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ MAX_QUANTISATION = 1 << 30
 """At most, as Flower quantises to int32."""
 MAX_SITES = MODULUS // MIN_QUANTISATION - 1
 """1023: the sum of more values of ``MIN_QUANTISATION`` steps could pass the modulus."""
+SUM_PARTS = 1 << 20
+"""Into which a sum is divided: one number is masked that counts them, and one with the rest. It
+divides the steps from the middle of the range to its end, so that counts are not rounded."""
 LOSS_LIMIT = 40.0
 """Above every cross-entropy a site can measure: scikit-learn's log_loss takes no probability below
 the float64 epsilon, whose negative logarithm is 36.04. A hinge loss above it counts as this."""
@@ -52,6 +55,54 @@ def quantisation_range(sites: int) -> int:
         )
     most = (MODULUS - 1) // sites
     return min(1 << (most.bit_length() - 1), MAX_QUANTISATION)
+
+
+def pack_sums(
+    values: npt.NDArray[np.float64], most: float, clipping_range: float
+) -> npt.NDArray[np.float64]:
+    """Return sums over a site's rows as two numbers each, which carry more digits than one.
+
+    Args:
+        values: from 0 to ``most``.
+        most: rows that a site may have.
+        clipping_range: largest magnitude of a value that can be masked; all are within it.
+
+    Returns:
+        Shape (2, ...): whole parts, as a share of all, and what is left of a part.
+    """
+    parts = values / most * SUM_PARTS
+    whole = np.floor(parts)
+    packed: npt.NDArray[np.float64] = np.stack([whole / SUM_PARTS, parts - whole])
+    return clipping_range * packed
+
+
+def unpack_sums(
+    mean: npt.NDArray[np.float64], sites: int, most: float, clipping_range: float
+) -> npt.NDArray[np.float64]:
+    """Return the total over sites from the mean of what they packed; see ``sum_error``.
+
+    Args:
+        mean: shape (2, ...).
+        sites: in the mean.
+        most: as ``pack_sums`` took it, and likewise the last.
+        clipping_range: largest magnitude of a value that can be masked.
+    """
+    whole, left = mean * sites / clipping_range
+    total: npt.NDArray[np.float64] = most * (np.rint(whole * SUM_PARTS) + left) / SUM_PARTS
+    return total
+
+
+def sum_error(sites: int, most: float) -> float:
+    """Return by how much less than this a total is off: 7e-9 for ten sites of up to 100,000 rows.
+
+    What is left of a part is rounded by less than one step at every site; steps are 2 / T of the
+    range, for T of ``quantisation_range``.
+
+    Args:
+        sites: whose sums are added up.
+        most: rows that a site may have.
+    """
+    return 2 * sites * most / (SUM_PARTS * quantisation_range(sites))
 
 
 def pack_tail(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import ESTIMATORS, Estimator
+from cloister_shared.estimators import ESTIMATORS, Estimator, check_standardised
 
 Values = Mapping[str, float | int]
 """Parameters of a strategy by name."""
@@ -186,6 +186,7 @@ def check_combination(
     *,
     secure_aggregation: bool,
     differential_privacy: bool,
+    standardise: bool = False,
 ) -> None:
     """Refuse what does not go together.
 
@@ -194,6 +195,7 @@ def check_combination(
         estimator: what sites fit.
         secure_aggregation: whether the server sees sums of updates only.
         differential_privacy: whether updates are clipped and noise is added to their mean.
+        standardise: whether inputs are standardised by sums over all sites' rows.
 
     Raises:
         CloisterError: the combination cannot work; the message says why and what does.
@@ -204,6 +206,8 @@ def check_combination(
         if not row.sees_each_update and not row.needs_proximal_term
     )
     _check_single_round(chosen, estimator, differential_privacy=differential_privacy)
+    if standardise:
+        _check_standardise(chosen, estimator, means, differential_privacy=differential_privacy)
     if chosen.sees_each_update and secure_aggregation:
         raise CloisterError(
             f"{chosen.name} compares the updates of single sites, and secure aggregation shows "
@@ -247,4 +251,23 @@ def _check_single_round(
             f"{estimator.name} cannot begin from given weights, so there is one round, and "
             f"{chosen.name} would make one step of it: set CLOISTER_STRATEGY=FedAvg, or use one of "
             f"{iterated}"
+        )
+
+
+def _check_standardise(
+    chosen: Strategy, estimator: Estimator, means: str, *, differential_privacy: bool
+) -> None:
+    check_standardised(estimator)
+    if differential_privacy:
+        raise CloisterError(
+            "CLOISTER_STANDARDISE has every site send sums of its inputs, which get no noise, so "
+            "that epsilon would not bound what they tell: set CLOISTER_STANDARDISE=false and "
+            "declare bounds that are no wider than need be, or leave CLOISTER_NOISE_MULTIPLIER "
+            "empty"
+        )
+    if chosen.sees_each_update:
+        raise CloisterError(
+            f"{chosen.name} is for sites of which some may be wrong, and one of them alone can "
+            f"move the sums that CLOISTER_STANDARDISE adds up for all: use one of {means}, or "
+            "CLOISTER_STANDARDISE=false"
         )

@@ -11,11 +11,9 @@ import numpy.typing as npt
 
 from cloister_shared.errors import CloisterError
 from cloister_shared.schema import DatasetSchema, Target
+from cloister_shared.standardising import ROUNDING, Standardisation
 
 Floats = npt.NDArray[np.float64]
-
-ROUNDING = 1e-9
-"""Of a sum, as a share of the number of rows: what is off by less may be rounding."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,15 @@ class Sums:
         columns: Floats = np.column_stack([np.ones(len(inputs)), inputs, unit])
         gram: Floats = columns.T @ columns
         return cls(gram)
+
+    def standardised(self, standardisation: Standardisation) -> "Sums":
+        """Return the sums of the same rows with their inputs standardised."""
+        change = np.eye(len(self.gram))
+        inputs = slice(1, -1)
+        factors = 1.0 / np.array(standardisation.deviations)
+        change[inputs, inputs] = np.diag(factors)
+        change[0, inputs] = -np.array(standardisation.means) * factors
+        return Sums(change.T @ self.gram @ change)
 
     @property
     def rows(self) -> float:

@@ -80,6 +80,17 @@ class LinearWeights:
         coef[:, least[: int(share * len(least))]] = 0.0
         return LinearWeights(coef, self.intercept)
 
+    def absorbing(
+        self, factor: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
+    ) -> "LinearWeights":
+        """Return weights for x that score as these do for ``factor * x + offset``.
+
+        Args:
+            factor: of every input, shape (n_inputs,).
+            offset: likewise.
+        """
+        return LinearWeights(self.coef * factor, self.intercept + self.coef @ offset)
+
     def scores(self, inputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the scores, shape (n, n_outputs), of inputs of shape (n, n_inputs)."""
         found: npt.NDArray[np.float64] = inputs @ self.coef.T + self.intercept

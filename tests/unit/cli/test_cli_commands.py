@@ -179,6 +179,7 @@ def test_a_signal_ends_a_compilation_and_leaves_nothing(
         ("models list --trained", "cloister_trainer.versions list"),
         ("models show digits", "cloister_compiler show digits"),
         ("models show digits 2 --json", "cloister_compiler show digits 2 --json"),
+        ("models show digits --trained --json", "cloister_trainer.versions show digits --json"),
         ("models promote digits 2", "cloister_compiler promote digits 2"),
         ("models promote digits 2 --trained", "cloister_trainer.versions promote digits 2"),
         ("models rollback digits", "cloister_compiler rollback digits"),

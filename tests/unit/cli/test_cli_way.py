@@ -233,10 +233,23 @@ def test_a_service_that_is_told_to_stop_ends_well(
     assert service.process.wait(60) == 0
 
 
+def test_equal_rows_train_once_and_other_ones_again(own_home: Path) -> None:
+    assert (own_home / "deal.key").stat().st_mode & 0o777 == 0o600
+    arguments = ("train", "--clients", "2", "--rounds", "2")
+    assert result(own_home, *arguments)["version"] == 1
+    assert result(own_home, *arguments, CLOISTER_SEED="1")["version"] == 2
+    # What was trained of the first rows is there still.
+    again = cloister(own_home, *arguments)
+    assert "version 1 of digits is trained already" in again.stderr, again.stderr[-3000:]
+
+
 def test_what_is_known_of_a_version_is_shown(home: Path) -> None:
     shown = result(home, "models", "show", "digits", "1")
     assert [one["sites"] for one in shown["card"]["rounds"]] == [2, 2]
     assert shown["manifest"]["details"]["model_version"] == 1
+    trained = result(home, "models", "show", "digits", "--trained")
+    assert trained["card"] == shown["card"]
+    assert set(trained["manifest"]["files"]) == {"card.json", "weights.npz"}
     text = cloister(home, "models", "show", "breast_cancer")
     assert text.returncode == 0
     assert "mean radius" in text.stdout

@@ -19,6 +19,7 @@ from cloister_shared import flower
 from cloister_shared.datasets import DatasetName, schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import estimator
+from cloister_shared.standardising import Standardisation
 from cloister_shared.weights import LinearWeights
 
 PARAMETERS = {"penalty": "l2", "C": 1.0, "max_iter": 20, "warm_start": True}
@@ -151,7 +152,7 @@ def test_a_clipping_norm_that_is_none_is_refused(site: Path, norm: Any) -> None:
         ask(site, "train", some_weights(), **dict[str, Any]({flower.CLIPPING_NORM: norm}))
 
 
-@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("kind", ["train", "evaluate", "query"])
 @pytest.mark.parametrize("stated", [True, "true", "True"])
 def test_a_site_that_requires_secure_aggregation_answers_nothing_plain(
     site: Path, kind: str, stated: bool | str
@@ -172,3 +173,62 @@ def test_weights_of_another_shape_or_that_are_none_are_refused(site: Path) -> No
         ask(site, "train", LinearWeights(np.zeros((9, 64)), np.zeros(9)))
     with pytest.raises(CloisterError, match="not finite"):
         ask(site, "evaluate", LinearWeights(np.full((10, 64), np.nan), np.zeros(10)))
+
+
+def test_the_sums_of_its_inputs_are_of_the_rows_it_fits_and_all_it_sends(site: Path) -> None:
+    content = ask(site, "query", some_weights())
+    assert set(content) == {flower.ARRAYS}
+    (array,) = content.array_records[flower.ARRAYS].values()
+    inputs = read_shard(site, "refuse").train.features
+    assert len(inputs) == 270
+    expected = np.concatenate([[270], inputs.sum(axis=0), (inputs**2).sum(axis=0)])
+    np.testing.assert_allclose(array.numpy(), expected, rtol=1e-12)
+
+
+def test_sums_of_inputs_are_not_told_where_nothing_is_reported(site: Path) -> None:
+    with pytest.raises(CloisterError, match="report no sums of their inputs"):
+        ask(site, "query", some_weights(), **QUIET)
+
+
+def test_sums_of_inputs_are_for_runs_with_this_data(site: Path) -> None:
+    with pytest.raises(CloisterError, match="same dataset"):
+        ask(site, "query", some_weights(), dataset="mnist")
+
+
+def stated() -> Standardisation:
+    generator = np.random.default_rng(6)
+    means, deviations = generator.random(64), generator.random(64) / 2 + 0.1
+    return Standardisation(means=tuple(means.tolist()), deviations=tuple(deviations.tolist()))
+
+
+def test_a_site_fits_and_measures_standardised_rows_where_the_run_says_by_what(site: Path) -> None:
+    received, shard = some_weights(), read_shard(site, "refuse")
+    told = dict[str, Any]({flower.STANDARDISATION: stated().model_dump_json()})
+    content = ask(site, "train", received, **told)
+    own = shard.standardised(stated())
+    expected = fit(
+        estimator("LogisticRegression"), PARAMETERS, received, own.train, schema("digits")
+    )
+    arrays = content.array_records[flower.ARRAYS]
+    assert np.array_equal(arrays[flower.COEF].numpy(), expected.coef)
+    metrics = content.metric_records[flower.METRICS]
+    assert metrics[flower.LOSS] == metrics_of(received, own.validation).loss
+    # As of the folded model on the rows as they are.
+    folded = metrics_of(stated().fold(received), shard.validation)
+    assert metrics[flower.LOSS] == pytest.approx(folded.loss)
+    # What is kept for the next message is not standardised.
+    again = ask(site, "evaluate", received)
+    loss = metrics_of(received, shard.validation).loss
+    assert again.metric_records[flower.METRICS][flower.LOSS] == loss
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{}", "this is no standardisation"),
+        ('{"means": [0.5], "deviations": [0.5]}', "is of 1 inputs, and digits has 64"),
+    ],
+)
+def test_what_cannot_standardise_is_refused(site: Path, text: str, told: str) -> None:
+    with pytest.raises(CloisterError, match=told):
+        ask(site, "train", some_weights(), **dict[str, Any]({flower.STANDARDISATION: text}))

@@ -21,7 +21,7 @@ from flwr.app import Message, RecordDict
 from flwr.proto.fab_pb2 import GetFabResponse
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, ActivateNodeResponse, PushMessagesResponse
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
-from flwr.proto.message_pb2 import PullObjectResponse, PushObjectResponse
+from flwr.proto.message_pb2 import PullObjectResponse, PushObjectRequest, PushObjectResponse
 from flwr.proto.run_pb2 import GetRunResponse
 from flwr.proto.run_pb2 import Run as RunProto
 from flwr.supercore.task_identity import TaskIdentity
@@ -318,6 +318,27 @@ def test_of_a_reply_only_the_parts_that_are_asked_for_are_sent(
     link.answers["push-object"] = [(200, b"")]
     with pytest.raises(FailedRequestError, match="did not store"):
         node.push(reply, 1.0)
+
+
+def test_a_reply_of_which_a_part_is_not_taken_begins_anew(
+    node: Fleet, link: SuperLink, reply: Envelope
+) -> None:
+    first, second = list(reply.objects)[:2]
+
+    def asks(*lacking: str) -> tuple[int, bytes]:
+        answer = PushMessagesResponse(objects_to_push=lacking, session_id="s")
+        return 200, answer.SerializeToString()
+
+    link.answers["push-messages"] = [asks(first, second), asks(second)]
+    stored = 200, PushObjectResponse(stored=True).SerializeToString()
+    # It was stored by a SuperLink that was killed before it could say so.
+    link.answers["push-object"] = [(200, b""), stored]
+    node.push(reply, 1.0)
+    sent = [
+        PushObjectRequest.FromString(body) for path, body in link.asked if path == "push-object"
+    ]
+    assert [part.object_id for part in sent] == [first, second]
+    assert link.paths().count("push-messages") == 2
 
 
 @dataclass

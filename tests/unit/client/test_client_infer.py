@@ -200,6 +200,36 @@ def test_a_file_that_is_no_table_is_told(content: bytes, told: str, tmp_path: Pa
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(4, 1500), length=st.integers(1, 8))
+def test_a_damaged_parquet_file_gives_a_table_or_a_reason(
+    at: int, length: int, tmp_path: Path
+) -> None:
+    with contextlib.suppress(CloisterError):
+        read_sample(damaged(write(tmp_path, "parquet", PEOPLE), at, length))
+
+
+def test_a_parquet_file_whose_content_is_damaged_is_told(tmp_path: Path) -> None:
+    path = damaged(write(tmp_path, "parquet", PEOPLE), 4, 8)
+    told = "cannot be read as Parquet: it is damaged"
+    with pytest.raises(CloisterError, match=told):
+        read_sample(path)
+    path = write(tmp_path, "parquet", {"text": ["letters", "words"], "y": [0, 1]})
+    # No text in UTF-8.
+    path.write_bytes(path.read_bytes().replace(b"letters", b"\xff" * 7))
+    with pytest.raises(CloisterError, match=told):
+        read_sample(path)
+
+
+def damaged(path: Path, at: int, length: int) -> Path:
+    """Change bytes of a file, but none of the last, which say what it is."""
+    content = bytearray(path.read_bytes())
+    for position in range(at, min(at + length, len(content) - 8)):
+        content[position] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60) | st.text(alphabet='ab,;"\n1. é').map(str.encode))
 def test_any_file_gives_a_schema_or_a_reason(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "rows"

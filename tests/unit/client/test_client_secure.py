@@ -288,12 +288,31 @@ def test_a_value_beyond_the_range_is_refused_and_not_told(federation: Federation
     assert str(refused.value).endswith("above 0.01")
 
 
-@pytest.mark.parametrize("task_name", ["guess", flower.TASK_EVALUATE])
+def test_the_sums_of_inputs_are_masked_and_nothing_else_is_sent(federation: Federation) -> None:
+    federation.share_keys(max_weight=1.0)
+    asked = fit_ins(flower.TASK_MOMENTS, **{flower.MAX_EXAMPLES: 270})
+    content = federation.collect(1, more=asked)
+    assert content.metric_records["fitres.num_examples"] == MetricRecord({"num_examples": 1})
+    assert set(answer(content)) == {"masked_params"}
+    # The weight; the number of rows, sums and sums of squares, in two parts; and the tail.
+    assert shapes(content) == [(1,), (2, 129), (1,)]
+
+
+def test_sums_of_inputs_of_more_rows_than_the_run_is_for_are_refused(
+    federation: Federation,
+) -> None:
+    federation.share_keys(max_weight=1.0)
+    asked = fit_ins(flower.TASK_MOMENTS, **{flower.MAX_EXAMPLES: 269})
+    with pytest.raises(CloisterError, match="CLOISTER_MAX_EXAMPLES at the trainer above 269"):
+        federation.collect(1, more=asked)
+
+
+@pytest.mark.parametrize("task_name", ["guess", flower.TASK_EVALUATE, flower.TASK_MOMENTS])
 def test_a_task_that_is_none_or_would_report_is_refused(
     federation: Federation, task_name: str
 ) -> None:
     federation.share_keys()
-    report = task_name != flower.TASK_EVALUATE
-    asked = fit_ins(task_name, **{flower.REPORT: report})
+    report = task_name == "guess"
+    asked = fit_ins(task_name, **{flower.REPORT: report, flower.MAX_EXAMPLES: 1000})
     with pytest.raises(CloisterError, match="task is none" if report else "its own log says why"):
         federation.collect(1, more=asked)

@@ -27,9 +27,8 @@ def publish(
     def publish_both(coef: Any, intercept: Any) -> Version:
         publish_model(LinearWeights(np.array(coef, float), np.array(intercept, float)))
         return publish_artifact(
-            models,
+            models.open_current("small"),
             artifacts,
-            "small",
             precision=Precision(),
             publish_reference=True,
             verification_samples=2,

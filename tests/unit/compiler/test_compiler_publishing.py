@@ -35,7 +35,7 @@ def publish(models: Registry, artifacts: Registry) -> Publish:
     """Publish the artifact of the current model, with changes to the settings."""
 
     def publish_current(**changes: Any) -> Version:
-        return publish_artifact(models, artifacts, "small", **(SETTINGS | changes))
+        return publish_artifact(models.open_current("small"), artifacts, **(SETTINGS | changes))
 
     return publish_current
 

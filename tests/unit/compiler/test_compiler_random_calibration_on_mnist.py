@@ -66,10 +66,11 @@ def test_it_is_refused_and_the_declared_bounds_are_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publish_model(weights, make_card(weights.coef, data=schema("mnist")))
+    model = models.open_current("small")
 
     # The proof refuses.
     with pytest.raises(CloisterError, match=r"scores reach \[.*calibration missed the extremes"):
-        publish_artifact(models, artifacts, "small", calibrate=random_alone, **SETTINGS)
+        publish_artifact(model, artifacts, calibrate=random_alone, **SETTINGS)
     assert artifacts.names() == []
 
     # Without the proof, real encrypted execution refuses by itself. It needs its extreme inputs
@@ -92,12 +93,12 @@ def test_it_is_refused_and_the_declared_bounds_are_published(
         patched.setattr(artifact_module, "check_range", lambda *_: None)
         patched.setattr(artifact_module, "check_execution", check_and_record)
         with pytest.raises(CloisterError, match=r"\d+ of 27 encrypted results differ"):
-            publish_artifact(models, artifacts, "small", calibrate=random_alone, **SETTINGS)
+            publish_artifact(model, artifacts, calibrate=random_alone, **SETTINGS)
     assert refused == {"random": False, "images": True}
     assert artifacts.names() == []
 
     # The same model, calibrated from its declared bounds, passes both.
-    published = publish_artifact(models, artifacts, "small", **SETTINGS)
+    published = publish_artifact(model, artifacts, **SETTINGS)
     details = ArtifactDetails.model_validate(published.manifest.details)
     assert (details.verification.extreme, details.verification.random) == (20, 4)
     assert artifacts.current("small") == 1

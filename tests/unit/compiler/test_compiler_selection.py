@@ -81,7 +81,8 @@ def publish(
     publish_model(LEARNT)
 
     def publish_at(precision: Precision) -> Version:
-        return publish_artifact(models, artifacts, "small", precision=precision, **SETTINGS)
+        model = models.open_current("small")
+        return publish_artifact(model, artifacts, precision=precision, **SETTINGS)
 
     return publish_at
 

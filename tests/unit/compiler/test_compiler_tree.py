@@ -17,6 +17,7 @@ from cloister_compiler.rebuilding import rebuilt
 from cloister_compiler.selection import Precision
 from cloister_compiler.settings import Settings
 from cloister_compiler.tree import compile_trees, in_the_clear, publish_tree, publish_trees
+from cloister_compiler.tree_circuit import reference_of
 from cloister_compiler.tree_rows import calibration_rows
 from cloister_shared.artifact import (
     CARD,
@@ -31,8 +32,11 @@ from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import ESTIMATORS, sklearn_class
 from cloister_shared.registry import Registry
-from cloister_shared.schema import Target
+from cloister_shared.schema import DatasetSchema, Target
+from cloister_shared.tree_reference import TreeReference
 from cloister_shared.trees import Trees, ranks
+
+SETTINGS: dict[str, Any] = {"bits": 2, "publish_reference": False, "verification_samples": 1}
 
 
 def test_the_artifact_says_what_keys_must_look_like(tree_artifacts: Path) -> None:
@@ -45,7 +49,7 @@ def test_the_artifact_says_what_keys_must_look_like(tree_artifacts: Path) -> Non
     assert len(fixed) + sum(part.length for part in keys.variable) == keys.length
     # The fixed bytes are few: it is the keys that are large.
     assert len(fixed) < 1000
-    assert REFERENCE not in version.manifest.files
+    assert REFERENCE in version.manifest.files
     assert EVALUATION_KEYS not in version.manifest.files
     assert details.model_version is None
     # Every leaf went through real encryption.
@@ -77,7 +81,7 @@ def test_a_tree_that_is_not_the_cards_is_refused(
 ) -> None:
     card = make_card(np.zeros((1, 2)), **changes)
     with pytest.raises(CloisterError, match=message):
-        publish_tree(artifacts, card, fitted, bits=2, verification_samples=1)
+        publish_tree(artifacts, card, fitted, **SETTINGS)
     assert artifacts.names() == []
 
 
@@ -115,7 +119,7 @@ def test_what_takes_too_long_is_refused_whatever_the_card_says(
 ) -> None:
     card = make_card(np.zeros((1, 2)), estimator=name, parameters={})
     with pytest.raises(CloisterError, match=message):
-        publish_tree(artifacts, card, grown(name, **parameters), bits=2, verification_samples=1)
+        publish_tree(artifacts, card, grown(name, **parameters), **SETTINGS)
     assert artifacts.names() == []
 
 
@@ -162,8 +166,12 @@ def test_the_command_compiles_a_tree_of_the_registry_once_at_the_fewest_bits(
     with zipfile.ZipFile(version.file(CLIENT_ZIP)) as archive:
         circuit = json.loads(archive.read("circuit.json"))
     assert [len(one) for one in circuit["edges"]] == [1]
+    assert REFERENCE in version.manifest.files
     compile_once(settings)
     assert artifacts.versions(card.name) == [1]
+    compile_once(settings.model_copy(update={"publish_reference": False}))
+    assert artifacts.versions(card.name) == [1, 2]
+    assert REFERENCE not in artifacts.open_current(card.name).manifest.files
 
 
 def test_a_tree_that_its_bits_would_change_is_refused(
@@ -179,10 +187,10 @@ def test_a_tree_that_its_bits_would_change_is_refused(
     publish_in(models, card, grown("RandomForestClassifier", n_estimators=5, max_depth=3))
     with pytest.raises(CloisterError, match=r"CLOISTER_TOLERANCE allows 2\.00 %: give it more"):
         publish_trees(
-            models,
+            models.open_current(card.name),
             artifacts,
-            card.name,
             precision=Precision(weights=2),
+            publish_reference=False,
             verification_samples=1,
         )
     assert artifacts.names() == []
@@ -196,8 +204,19 @@ def test_arrays_that_are_no_trees_are_refused(
     publish_in(models, card.model_copy(update={"estimator": "DecisionTreeClassifier"}), fitted)
     with pytest.raises(CloisterError, match="2 trees, and 1 can be served"):
         publish_trees(
-            models, artifacts, card.name, precision=Precision(weights=8), verification_samples=1
+            models.open_current(card.name),
+            artifacts,
+            precision=Precision(weights=8),
+            publish_reference=False,
+            verification_samples=1,
         )
+
+
+def regression_of(card: ModelCard) -> DatasetSchema:
+    """The card's schema with a target in the place of classes."""
+    return card.data.model_copy(
+        update={"task": "regression", "classes": (), "target": Target(low=0, high=10)}
+    )
 
 
 @pytest.mark.parametrize("name", [row.name for row in ESTIMATORS.values() if row.family == "tree"])
@@ -209,10 +228,7 @@ def test_what_is_rebuilt_answers_as_what_was_fitted(
     changes: dict[str, Any] = {}
     card = make_card(np.zeros((1, 2)), estimator=name, parameters=parameters)
     if ESTIMATORS[name].task == "regression":
-        data = card.data.model_copy(
-            update={"task": "regression", "classes": (), "target": Target(low=0, high=10)}
-        )
-        changes = {"data": data}
+        changes = {"data": regression_of(card)}
     again = rebuilt(card.model_copy(update=changes), Trees.of(fitted), 2)
     rows = np.random.default_rng(1).random((200, 2))
     np.testing.assert_array_equal(again.predict(rows), fitted.predict(rows))
@@ -241,6 +257,51 @@ def test_a_forest_with_a_tree_that_never_split_is_compiled(
     for row in calibration_rows(ranked):
         simulated = model.predict_proba(row[None], fhe="simulate")
         np.testing.assert_array_equal(simulated, in_the_clear(model, card)(row[None]))
+
+
+def compiled(make_card: Callable[..., ModelCard], name: str) -> tuple[Any, ModelCard, Trees]:
+    parameters = {"max_depth": 3} | ({"n_estimators": 3} if "Forest" in name else {})
+    trees = Trees.of(grown(name, **parameters))
+    card = make_card(np.zeros((1, 2)), estimator=name, parameters=parameters)
+    if ESTIMATORS[name].task == "regression":
+        card = card.model_copy(update={"data": regression_of(card)})
+    return compile_trees(card, trees.ranked(), 6), card, trees
+
+
+@pytest.mark.parametrize("name", [row.name for row in ESTIMATORS.values() if row.family == "tree"])
+def test_the_reference_is_the_circuit_in_the_clear(
+    make_card: Callable[..., ModelCard], name: str, tmp_path: Path
+) -> None:
+    model, card, trees = compiled(make_card, name)
+    reference_of(model, trees, 1).write(tmp_path / "reference.npz")
+    reference = TreeReference.read(tmp_path / "reference.npz", card.data)
+    rows = np.random.default_rng(1).random((50, 2))
+    found = reference.integer_scores(reference.quantise(rows))
+    for row, integers in zip(reference.quantise(rows), found, strict=True):
+        assert np.array_equal(np.ravel(model.fhe_circuit.graph(row[None])), integers)
+    taken = reference.quantise(rows).astype(np.float64)
+    clear = in_the_clear(model, card)(taken).reshape(len(rows), -1)
+    assert np.array_equal(reference.dequantise(found), clear)
+    assert np.array_equal(reference.float_scores(rows), trees.scores(rows))
+
+
+def test_a_circuit_that_tells_rows_of_one_leaf_apart_is_refused(
+    make_card: Callable[..., ModelCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _, trees = compiled(make_card, "DecisionTreeClassifier")
+    honest = model.fhe_circuit.graph
+
+    def graph(row: Any) -> Any:
+        return honest(row) + (row.min() > 0)
+
+    class Circuit:
+        pass
+
+    circuit = Circuit()
+    circuit.graph = graph  # type: ignore[attr-defined]  # all that is asked of it
+    monkeypatch.setattr(type(model), "fhe_circuit", circuit)
+    with pytest.raises(CloisterError, match="other scores than Concrete ML in the clear"):
+        reference_of(model, trees, 50)
 
 
 HEAD = bytes(range(24))

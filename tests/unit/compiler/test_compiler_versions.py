@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloister_compiler.versions import show_one
+from cloister_compiler.versions import circuit_lines
 from cloister_shared.artifact import CARD
 from cloister_shared.card import (
     DifferentialPrivacy,
@@ -24,6 +24,7 @@ from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
 from cloister_shared.registry_commands import show_all
+from cloister_shared.showing import show_one
 
 
 def add(registry: Registry, source: Path, card: ModelCard) -> None:
@@ -56,6 +57,7 @@ def registry(tmp_path: Path, digits: Path) -> Registry:
         update={
             "name": "private",
             "estimator": "SGDRegressor",
+            "pruned": 0.07,
             "data": schema("diabetes"),
             "federation": Federation(
                 strategy="FedAvg",
@@ -101,7 +103,7 @@ def test_all_versions_are_listed_and_those_in_use_marked(
 def test_one_version_is_shown_with_its_checks_and_cost(
     registry: Registry, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show_one(registry, "digits", 1, as_json=False)
+    show_one(registry, "digits", 1, as_json=False, more=circuit_lines)
     text = capsys.readouterr().out
     details = json.loads((digits / "manifest.json").read_text())["details"]
     assert text.startswith("digits, version 1\n")
@@ -118,6 +120,9 @@ def test_one_version_is_shown_with_its_checks_and_cost(
         "concrete-ml",
     ):
         assert expected in text, expected
+    lines = [line.split() for line in text.splitlines()]
+    assert ["standardised", "no"] in lines
+    assert ["pruned", "no"] in lines
     show_one(registry, "digits", None, as_json=False)
     assert capsys.readouterr().out.startswith("digits, version 2, in use\n")
 
@@ -132,6 +137,7 @@ def test_a_federated_one_is_shown_with_its_rounds_and_what_they_spent(
         "across sites, FedAvg, 2 rounds",
         "epsilon 7.12 at delta 1e-05",
         "mean absolute error 41.5",
+        "7 % of the inputs",
     ):
         assert expected in text, expected
     shown, _, features = text.rpartition("\n\n")

@@ -14,9 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from cloister_inference import app as application
-from cloister_inference.connections import BoundedProtocol
-from cloister_inference.evaluator import Choice, Evaluator, EvaluatorSetting
-from cloister_inference.model import Model, load_model
+from cloister_inference.api.connections import BoundedProtocol
+from cloister_inference.evaluation.evaluator import Choice, Evaluator, EvaluatorSetting
+from cloister_inference.serving.model import Model, load_model
 from cloister_shared.registry import Version
 
 

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from cloister_inference.access import AccessControl, check_exposure, is_loopback
+from cloister_inference.access.control import AccessControl, check_exposure, is_loopback
+from cloister_inference.access.credentials import ApiKeyStore, read_keys
 from cloister_inference.app import create_app
-from cloister_inference.credentials import ApiKeyStore, read_keys
 from cloister_inference.options import Options
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry

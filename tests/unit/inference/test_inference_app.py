@@ -13,16 +13,16 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.requests import Request
 
+from cloister_inference.api.answers import install_handlers
+from cloister_inference.api.body import read_body
 from cloister_inference.app import create_app
-from cloister_inference.body import read_body
+from cloister_inference.evaluation.payload import PayloadForm
 from cloister_inference.options import Options
-from cloister_inference.payload import PayloadForm
 from cloister_inference.problems import (
     LengthRequiredError,
     MalformedRequestError,
     ProblemError,
     TooLargeError,
-    install_handlers,
 )
 from cloister_shared.artifact import Circuit
 from cloister_shared.registry import Registry
@@ -150,7 +150,7 @@ class TestUnreadBody:
         async def linger(_seconds: float) -> None:
             events.append("linger")
 
-        monkeypatch.setattr("cloister_inference.problems.asyncio.sleep", linger)
+        monkeypatch.setattr("cloister_inference.api.answers.asyncio.sleep", linger)
         scope = {
             "type": "http",
             "method": "POST",

@@ -15,9 +15,9 @@ from fastapi import Response
 from live_service import connect, read_answer, serving
 from uvicorn.server import ServerState
 
-from cloister_inference import connections
+from cloister_inference.api import connections
+from cloister_inference.api.connections import BoundedProtocol
 from cloister_inference.app import create_app
-from cloister_inference.connections import BoundedProtocol
 from cloister_inference.options import Options
 from cloister_shared.registry import Registry
 

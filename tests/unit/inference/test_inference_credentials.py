@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloister_inference.credentials import ApiKey, ApiKeyStore, KeyRing, read_keys
+from cloister_inference.access.credentials import ApiKey, ApiKeyStore, KeyRing, read_keys
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
 

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
-from cloister_inference.evaluator import EvaluatorSetting
-from cloister_inference.native import kernels
+from cloister_inference.evaluation.evaluator import EvaluatorSetting
+from cloister_inference.evaluation.native import kernels
 from cloister_inference.options import Options
 from cloister_shared.artifact import LINEAR
 from cloister_shared.linear import LinearCircuit
@@ -120,7 +120,7 @@ def test_integers_of_another_circuit_are_refused(
 
 WITHOUT_EXTENSION = """
 import sys
-sys.modules["cloister_inference._linear"] = None
+sys.modules["cloister_inference.evaluation._linear"] = None
 from pathlib import Path
 from fastapi.testclient import TestClient
 from cloister_inference.app import create_app

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cloister_inference.access import AccessControl
+from cloister_inference.access.control import AccessControl
+from cloister_inference.access.credentials import ApiKeyStore
 from cloister_inference.app import create_app
-from cloister_inference.credentials import ApiKeyStore
-from cloister_inference.key_form import KeyForm
+from cloister_inference.evaluation.key_form import KeyForm
 from cloister_inference.options import KeyOptions, Options
 from cloister_shared.artifact import (
     CLIENT_ZIP,
@@ -238,7 +238,7 @@ class TestInference:
     ) -> None:
         parameters = service.get("/v2/models/tree").json()["parameters"]
         assert parameters["evaluation_key_bytes"] == len(holder.keys)
-        assert not parameters["reference"]
+        assert parameters["reference"]
         linear = service.get("/v2/models/breast_cancer").json()["parameters"]
         assert linear["evaluation_key_bytes"] == 0
 

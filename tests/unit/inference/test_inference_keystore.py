@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister_inference.keystore import TOUCH_SECONDS, EvaluationKeyStore
+from cloister_inference.keys.keystore import TOUCH_SECONDS, EvaluationKeyStore
 from cloister_inference.problems import (
     InsufficientStorageError,
     OtherClientError,
@@ -193,7 +193,7 @@ class TestAge:
 KILLED = """
 import sys, time
 from pathlib import Path
-from cloister_inference.keystore import EvaluationKeyStore
+from cloister_inference.keys.keystore import EvaluationKeyStore
 
 store = EvaluationKeyStore(Path(sys.argv[1]), quota_bytes=100, days=10)
 upload = store.begin("anna", 60)

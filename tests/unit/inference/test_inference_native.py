@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister_inference.native import NativeCircuit, kernels
+from cloister_inference.evaluation.native import NativeCircuit, kernels
 from cloister_shared.linear import LinearCircuit
 
 Integers = npt.NDArray[np.int64]

@@ -20,21 +20,21 @@ from schemathesis.core.parameters import ParameterLocation
 from test_inference_process import Process
 
 from cloister_inference import protocol
+from cloister_inference.api.answers import Problem
+from cloister_inference.api.endpoints.keys import KeyState
 from cloister_inference.app import create_app
-from cloister_inference.endpoints.keys import KeyState
 from cloister_inference.options import Options
-from cloister_inference.problems import Problem
 from cloister_shared.artifact import CLIENT_ZIP
 from cloister_shared.digests import digest_bytes, digest_file
 from cloister_shared.open_inference import (
     CLIENT_DIGEST,
+    COMPACT_TYPE,
     EVALUATION_KEY,
     HEADER_LENGTH,
+    OCTETS,
     encode_elements,
 )
 from cloister_shared.registry import Registry
-
-OCTETS = "application/octet-stream"
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +134,7 @@ def test_nothing_is_loaded_from_elsewhere(service: TestClient) -> None:
 
 # --- What is described is what happens ------------------------------------------------------------
 
+schemathesis.serializer.alias(COMPACT_TYPE, OCTETS)
 described = schemathesis.openapi.from_dict(
     create_app(Registry(Path("none")), Options(threads=1, max_batch=1)).openapi()
 )

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from live_service import Gate, connect, read_answer, serving, until
 
+from cloister_inference.api.body import HELD_BYTES, HeldBytes
 from cloister_inference.app import create_app
-from cloister_inference.body import HELD_BYTES, HeldBytes
-from cloister_inference.metrics import Metrics
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.options import Options
 from cloister_shared.open_inference import encode_elements
 from cloister_shared.registry import Registry

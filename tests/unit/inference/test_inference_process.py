@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -309,6 +310,30 @@ def test_while_it_drains_all_is_served_but_it_is_not_ready(
     assert not list(process.tmp.iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.05, 0.15, 0.3])
+def test_a_signal_while_models_are_loaded_ends_it_as_it_should(
+    artifacts: Path, tmp_path: Path, number: signal.Signals, seconds: float
+) -> None:
+    # Concrete, while it compiles, has a handler of its own for SIGINT, which kills the process.
+    settings = {"ARTIFACTS_DIR": str(artifacts), "PORT": "0", "METRICS_PORT": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cloister_inference"],
+        env=os.environ
+        | {f"CLOISTER_{name}": value for name, value in settings.items()}
+        | {"CLOISTER_DRAIN_SECONDS": "0", "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    assert any("serving with" in line for line in process.stderr)
+    time.sleep(seconds)
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 0, rest
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_second_signal_ends_a_shutdown(start: Start) -> None:
     process = start(CLOISTER_SHUTDOWN_SECONDS="600")
     with begin_request(process, 1000):
@@ -414,7 +439,7 @@ def test_a_service_that_cannot_start_does_not_end_well() -> None:
 AFTER_A_CIRCUIT = """
 import os, socket, sys, tempfile
 from pathlib import Path
-from cloister_inference.model import load_model
+from cloister_inference.serving.model import load_model
 from cloister_shared.registry import Registry
 load_model(Registry(Path(sys.argv[1])).open("digits", 1), Path(tempfile.mkdtemp()))
 ours, theirs = socket.socketpair()

@@ -11,12 +11,12 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister_inference.access import AccessControl, Caller
+from cloister_inference.access.control import AccessControl, Caller
+from cloister_inference.access.credentials import ApiKeyStore
+from cloister_inference.access.rate_limits import RateLimits, Unit
 from cloister_inference.app import create_app
-from cloister_inference.credentials import ApiKeyStore
 from cloister_inference.options import Options
 from cloister_inference.problems import BatchAboveRateError, RateLimitedError
-from cloister_inference.rate_limits import RateLimits, Unit
 from cloister_shared.open_inference import encode_elements
 from cloister_shared.registry import Registry
 
@@ -119,7 +119,7 @@ class Limited:
         for module in (
             "limits.storage.memory",
             "limits.strategies",
-            "cloister_inference.rate_limits",
+            "cloister_inference.access.rate_limits",
         ):
             monkeypatch.setattr(f"{module}.time", clock)
         self._limits = RateLimits()

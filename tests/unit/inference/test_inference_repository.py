@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloister_inference.app import create_app
-from cloister_inference.model import Model, load_model
-from cloister_inference.native import kernels
+from cloister_inference.evaluation.native import kernels
 from cloister_inference.options import Options
+from cloister_inference.serving.model import Model, load_model
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
@@ -24,6 +25,8 @@ Start = Callable[[], TestClient]
 
 def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) -> None:
     client = (artifacts / "digits" / "1" / "client.zip").read_bytes()
+    compact = service.get("/v2/models/digits").json()["parameters"]["compact"]
+    assert compact["input_bytes"] == 16 + math.ceil(59 * compact["body_bits"] / 8)
     expected = {
         "name": "digits",
         "versions": ["1"],
@@ -35,6 +38,7 @@ def test_metadata_describes_the_circuit(service: TestClient, artifacts: Path) ->
             "client_digest": digest_bytes(client),
             "input_bytes": 1680,
             "output_bytes": service.get("/v2/models/digits").json()["parameters"]["output_bytes"],
+            "compact": compact,
             "reference": True,
             "evaluator": "native",
             "evaluator_reason": f"{kernels()[0]}: equal to Concrete's run on 4 inputs",

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from cloister_inference.data_plane import DataPlane
-from cloister_inference.metrics import Metrics
+from cloister_inference.forms import Form, Forms
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.options import Options
-from cloister_inference.scheduler import Scheduler
+from cloister_inference.serving.data_plane import DataPlane
+from cloister_inference.serving.scheduler import Scheduler
 from cloister_shared.datasets import schema
 from cloister_shared.links import class_indices
 from cloister_shared.open_inference import encode_elements
@@ -116,22 +117,20 @@ def test_other_clients_of_the_protocol_are_understood(
 def test_an_evaluation_stops_at_the_first_malformed_element() -> None:
     """Nothing of a batch is evaluated when any element is not of the form."""
 
-    class Form:
-        def check(self, payload: bytes, index: int) -> None:
+    class Circuit:
+        name = "fake"
+
+    class Model:
+        name, version, circuit = "fake", 1, Circuit()
+        evaluated: list[bytes] = []  # noqa: RUF012 - one instance, one test
+
+        def check(self, payload: bytes, index: int, _form: Form) -> None:
             if payload == b"bad":
                 raise ValueError(index)
 
-    class Circuit:
-        name = "fake"
-        evaluated: list[bytes] = []  # noqa: RUF012 - one instance, one test
-
-        def evaluate(self, payload: bytes) -> bytes:
+        def evaluate(self, payload: bytes, _forms: Forms) -> bytes:
             self.evaluated.append(payload)
             return payload
-
-    class Model:
-        name, version = "fake", 1
-        form, circuit = Form(), Circuit()
 
     metrics = Metrics()
     with Scheduler(1, 4, metrics) as scheduler:
@@ -139,6 +138,6 @@ def test_an_evaluation_stops_at_the_first_malformed_element() -> None:
         plane = DataPlane(None, scheduler, options, metrics)  # type: ignore[arg-type] # not used
         with pytest.raises(ValueError, match="1"):
             asyncio.run(plane.evaluate(Model(), [b"good", b"bad"]))  # type: ignore[arg-type]
-        assert not Circuit.evaluated
+        assert not Model.evaluated
         evaluation = asyncio.run(plane.evaluate(Model(), [b"a", b"b"]))  # type: ignore[arg-type]
     assert evaluation.results == [b"a", b"b"]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from live_service import Gate
 
-from cloister_inference.metrics import Metrics
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.problems import ClientGoneError, DeadlineError, QueueFullError
-from cloister_inference.scheduler import Scheduler
+from cloister_inference.serving.scheduler import Scheduler
 
 Scenario = Callable[[Scheduler], Coroutine[Any, Any, None]]
 

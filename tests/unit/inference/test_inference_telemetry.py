@@ -20,12 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Receive, Scope, Send
 
 from cloister_inference.app import create_app
-from cloister_inference.exposition import exposed
 from cloister_inference.lifecycle import Lifecycle
-from cloister_inference.logs import json_formatter
-from cloister_inference.metrics import Metrics
+from cloister_inference.observability.exposition import exposed
+from cloister_inference.observability.logs import json_formatter
+from cloister_inference.observability.metrics import Metrics
+from cloister_inference.observability.telemetry import Telemetry
 from cloister_inference.options import Options
-from cloister_inference.telemetry import Telemetry
 from cloister_shared.errors import CloisterError
 from cloister_shared.open_inference import encode_elements
 from cloister_shared.registry import Registry
@@ -206,7 +206,11 @@ class TestRequestId:
 
 
 def lines_of(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name == "cloister_inference.telemetry"]
+    return [
+        record
+        for record in caplog.records
+        if record.name == "cloister_inference.observability.telemetry"
+    ]
 
 
 def as_json(record: logging.LogRecord) -> dict[str, Any]:
@@ -238,7 +242,7 @@ class TestAccessLine:
         assert line.pop("message") == record.getMessage()
         assert line == {
             "level": "INFO",
-            "logger": "cloister_inference.telemetry",
+            "logger": "cloister_inference.observability.telemetry",
             "service": "inference",
             "method": "POST",
             "path": "/v2/models/digits/versions/1/infer",
@@ -314,7 +318,7 @@ def test_nothing_that_a_client_sends_breaks_a_log_line(
 
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    logger = logging.getLogger("cloister_inference.telemetry")
+    logger = logging.getLogger("cloister_inference.observability.telemetry")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     scope = {

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloister_inference.credentials import ApiKeyStore
+from cloister_inference.access.credentials import ApiKeyStore
 from cloister_shared.errors import CloisterError
 from cloister_shared.tls import server_context
 

@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
-from cloister_inference.metrics import Metrics
-from cloister_inference.poller import Poller
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.problems import ProblemError, UnavailableError, UnknownError, UnloadedError
-from cloister_inference.repository import NOT_LOADED, RETRY_REFUSED_SECONDS, Repository, State
+from cloister_inference.serving.poller import Poller
+from cloister_inference.serving.repository import (
+    NOT_LOADED,
+    RETRY_REFUSED_SECONDS,
+    Repository,
+    State,
+)
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import CURRENT, Registry, Version
 

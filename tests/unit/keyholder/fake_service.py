@@ -14,9 +14,23 @@ from typing import Any
 
 import httpx
 
-from cloister_shared.artifact import CLIENT_ZIP, EVALUATION_KEYS, REFERENCE, ArtifactDetails
+from cloister_inference.evaluation.native import expand, pack
+from cloister_shared.artifact import (
+    CLIENT_ZIP,
+    EVALUATION_KEYS,
+    INPUT_TEMPLATE,
+    REFERENCE,
+    ArtifactDetails,
+)
+from cloister_shared.compact import Compact
 from cloister_shared.digests import digest_bytes
-from cloister_shared.open_inference import HEADER_LENGTH, decode_elements, encode_elements
+from cloister_shared.open_inference import (
+    COMPACT_TYPE,
+    HEADER_LENGTH,
+    OCTETS,
+    decode_elements,
+    encode_elements,
+)
 from cloister_shared.registry import Manifest
 
 
@@ -58,6 +72,8 @@ class FakeService:
         self.interceptors: list[Callable[[httpx.Request], httpx.Response]] = []
         self.tamper: Callable[[bytes], bytes] = lambda result: result
         self.requests: list[httpx.Request] = []
+        self.compact = False
+        """Whether compact messages are offered."""
         # Concrete's server gives wrong answers to several threads.
         self._lock = threading.Lock()
         self._server = server
@@ -83,10 +99,33 @@ class FakeService:
                 "client_digest": self.digest,
                 "input_bytes": self.details.circuit.input_bytes,
                 "output_bytes": self.details.circuit.output_bytes,
+                "compact": self._compact.model_dump() | {"input_bytes": 1}
+                if self.compact
+                else None,
                 "reference": self.publish_reference,
                 "evaluation_key_bytes": 0,
             },
         }
+
+    @property
+    def _compact(self) -> Compact:
+        compact = self.details.circuit.compact
+        assert compact is not None
+        return compact
+
+    def run_compact(self, ciphertext: bytes) -> bytes:
+        """The stock server's run, between messages that are converted."""
+        circuit, template = self.details.circuit, (self.folder / INPUT_TEMPLATE).read_bytes()
+        start, end = circuit.input_data_offset, circuit.input_data_offset + circuit.input_data_bytes
+        seeded = expand(ciphertext, circuit.n_features, self._compact.body_bits)
+        result = self.run(template[:start] + seeded + template[end:])
+        words = 8 * circuit.n_outputs * (circuit.lwe_dimension + 1)
+        return pack(
+            result[start : start + words],
+            circuit.n_outputs,
+            circuit.lwe_dimension,
+            self._compact.word_bits,
+        )
 
     def run(self, ciphertext: bytes) -> bytes:
         result: bytes = self._server.run(ciphertext, self._keys)
@@ -121,15 +160,18 @@ class FakeService:
         return response
 
     def _infer(self, request: httpx.Request) -> httpx.Response:
-        if request.headers["Content-Type"] != "application/octet-stream":
+        is_compact = request.headers["Content-Type"] == COMPACT_TYPE
+        if not is_compact and request.headers["Content-Type"] != OCTETS:
             return problem(415, "only raw ciphertexts")
+        if is_compact and not (self.compact and request.headers["Accept"] == COMPACT_TYPE):
+            return problem(415, "no compact messages")
         if request.headers["Cloister-Client-Digest"] != self.digest:
             return problem(409, "encrypted for another client.zip")
         if HEADER_LENGTH in request.headers:
             return self._infer_batch(request)
         return httpx.Response(
             200,
-            content=self.tamper(self.run(request.read())),
+            content=self.tamper((self.run_compact if is_compact else self.run)(request.read())),
             headers={"Server-Timing": "queue;dur=0.1, evaluate;dur=1.5"},
         )
 
@@ -137,9 +179,19 @@ class FakeService:
         ciphertexts = elements_of(request)
         if len(ciphertexts) > self.max_batch:
             return problem(413, f"at most {self.max_batch}")
-        results = [self.tamper(self.run(ciphertext)) for ciphertext in ciphertexts]
+        forms = forms_of(request)
+        assert len(forms) == 1
+        run = self.run_compact if forms == {"compact"} else self.run
+        results = [self.tamper(run(ciphertext)) for ciphertext in ciphertexts]
         timing = {"Server-Timing": f"evaluate;dur={1.5 * len(results)}"}
         return framed(results, **timing)
+
+
+def forms_of(request: httpx.Request) -> set[str]:
+    """Return the forms of a batch's inputs and of its results."""
+    header = json.loads(request.read()[: int(request.headers[HEADER_LENGTH])])
+    tensors = (*header["inputs"], *header["outputs"])
+    return {tensor["parameters"].get("form", "concrete") for tensor in tensors}
 
 
 def elements_of(request: httpx.Request) -> list[bytes]:
@@ -151,7 +203,8 @@ def elements_of(request: httpx.Request) -> list[bytes]:
     (count,) = tensor["shape"]
     assert set(header) <= {"inputs", "outputs"}
     assert (tensor["name"], tensor["datatype"]) == ("ciphertext", "BYTES")
-    assert tensor["parameters"] == {"binary_data_size": len(body) - length}
+    assert tensor["parameters"]["binary_data_size"] == len(body) - length
+    assert set(tensor["parameters"]) <= {"binary_data_size", "form"}
     return decode_elements(body[length:], count)
 
 

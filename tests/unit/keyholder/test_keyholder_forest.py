@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from cloister_compiler.tree import quantise_trees
-from cloister_keyholder.quantiser import OutputScale
 from cloister_shared.card import ModelCard
+from cloister_shared.reference import OutputScale
 from cloister_shared.schema import DatasetSchema, Feature, Target
 from cloister_shared.trees import Trees
 

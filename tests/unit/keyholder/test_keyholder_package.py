@@ -244,7 +244,7 @@ def test_a_missing_or_damaged_member_is_refused(
 
 def test_another_version_of_concrete_is_refused(client_zip: bytes) -> None:
     versions = json.dumps({"concrete-python": "2.9.0", "concrete-ml": "1.9.0"}).encode()
-    with pytest.raises(IncompatibleVersion, match=r"'2\.9\.0', and 2\.10\.0 is installed"):
+    with pytest.raises(IncompatibleVersion, match=r"'2\.9\.0', and 2\.10\.0 is expected"):
         open_package(rezip(client_zip, {"versions.json": versions}))
 
 

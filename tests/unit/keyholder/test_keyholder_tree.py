@@ -21,6 +21,7 @@ from cloister_inference.app import create_app
 from cloister_inference.options import KeyOptions, Options
 from cloister_keyholder import (
     EncryptedModel,
+    InvalidAnswer,
     InvalidClientPackage,
     InvalidResult,
     KeyFolder,
@@ -29,8 +30,11 @@ from cloister_keyholder import (
     RequestRefused,
     UnsafeParameters,
 )
+from cloister_keyholder.evaluation import evaluate
 from cloister_keyholder.package import open_package
 from cloister_keyholder.parameters import EVALUATION_KEYS_LIMIT
+from cloister_keyholder.samples import HeldOut
+from cloister_shared.artifact import REFERENCE
 from cloister_shared.registry import Registry
 
 Floats = np.ndarray[Any, Any]
@@ -109,6 +113,87 @@ def test_predictions_equal_the_clear_quantised_tree(
         classes = np.array(["setosa", "versicolor", "virginica"])
         assert labels.tolist() == classes[clear[chosen].argmax(axis=1)].tolist()
     assert recorder.count("PUT", "/v2/keys/") == 1
+
+
+def test_an_evaluation_compares_with_the_reference_bit_by_bit(
+    recorder: Recorder, key_store: Path, tree_data: Data, tree_artifacts: Path
+) -> None:
+    rows, labels = tree_data[0][::30], tree_data[1][::30]
+    with open_model(recorder, key_store) as model:
+        held_out = HeldOut(model.card.data, rows, model.card.data.answers(labels))
+        report = evaluate(model, held_out, 3)
+    assert report.without_reference is None
+    assert report.agreement
+    assert report.agreement.model_dump() == {
+        "samples": 3,
+        "equal_scores": 3,
+        "equal_predictions": 3,
+    }
+    assert report.scores
+    assert report.reference_scores
+    clear = np.load(tree_artifacts / "clear.npy")[::30].argmax(axis=1)
+    right = clear == held_out.answers
+    assert report.scores.encrypted == report.scores.clear_quantised == right[:3].mean()
+    assert report.reference_scores.clear_quantised == right.mean()
+
+
+def with_reference(
+    inner: httpx.BaseTransport, tree_artifacts: Path, folder: Path, **changes: Any
+) -> httpx.BaseTransport:
+    """The service, which gives a reference with changed arrays."""
+    path = Registry(tree_artifacts / "artifacts").open_current("tree").file(REFERENCE)
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name, change in changes.items():
+        arrays[name] = change(arrays[name])
+    np.savez(folder / REFERENCE, **arrays)
+
+    class Lying(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/reference"):
+                return httpx.Response(200, content=(folder / REFERENCE).read_bytes())
+            return inner.handle_request(request)
+
+    return Lying()
+
+
+def test_a_result_that_the_reference_does_not_give_is_counted(
+    recorder: Recorder, key_store: Path, tree_data: Data, tree_artifacts: Path, tmp_path: Path
+) -> None:
+    recorder.inner = with_reference(
+        recorder.inner, tree_artifacts, tmp_path, integers=lambda one: one + 1
+    )
+    with open_model(recorder, key_store) as model:
+        answers = model.card.data.answers(tree_data[1][:2])
+        report = evaluate(model, HeldOut(model.card.data, tree_data[0][:2], answers), 2)
+    assert report.agreement
+    assert report.agreement.equal_scores == 0
+    assert report.differing == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threshold": lambda one: one / 2}, "of another model"),
+        ({"feature": lambda one: one * 0}, "of another model"),
+        ({"integers": lambda one: one[:-1]}, "damaged"),
+        ({"left": lambda one: one + 1}, "damaged"),
+    ],
+)
+def test_a_reference_of_another_tree_is_refused(
+    recorder: Recorder,
+    key_store: Path,
+    tree_artifacts: Path,
+    tmp_path: Path,
+    changes: Any,
+    message: str,
+) -> None:
+    recorder.inner = with_reference(recorder.inner, tree_artifacts, tmp_path, **changes)
+    with (
+        open_model(recorder, key_store) as model,
+        pytest.raises(InvalidAnswer, match=message),
+    ):
+        model.reference()
 
 
 def test_the_key_is_made_and_uploaded_once(

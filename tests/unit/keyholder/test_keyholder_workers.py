@@ -76,7 +76,8 @@ def _nothing_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def circuit(breast_cancer_folder: Path) -> Circuit:
-    return open_package((breast_cancer_folder / "client.zip").read_bytes()).circuit
+    """Under Concrete's client, which alone has processes."""
+    return open_package((breast_cancer_folder / "client.zip").read_bytes(), "concrete").circuit
 
 
 @pytest.fixture
@@ -163,7 +164,9 @@ def costly(monkeypatch: pytest.MonkeyPatch) -> None:
 def model(breast_cancer_service: FakeService, costly: None) -> Iterator[EncryptedModel]:
     limits = Limits(processes=2, connections=2, batch=4)
     transport = breast_cancer_service.transport
-    with EncryptedModel(URL, "breast_cancer", transport=transport, limits=limits) as opened:
+    with EncryptedModel(
+        URL, "breast_cancer", transport=transport, limits=limits, client="concrete"
+    ) as opened:
         yield opened
 
 
@@ -205,6 +208,7 @@ def test_one_process_means_this_one(
         "breast_cancer",
         transport=breast_cancer_service.transport,
         limits=Limits(processes=1),
+        client="concrete",
     ) as model:
         model.predict(breast_cancer_data[0][:20])
         assert children() == before
@@ -212,7 +216,7 @@ def test_one_process_means_this_one(
 
 def test_processes_start_when_they_are_worth_it(circuit: Circuit) -> None:
     before = children()
-    encryptors = Encryptors(circuit, processes=3)
+    encryptors = Encryptors(circuit, None, processes=3)
     try:
         # 30 features at a key of about 1,400 bits take some 4 ms.
         assert encryptors.for_rows(1).size == 1
@@ -406,6 +410,7 @@ def test_a_model_that_is_forgotten_leaves_no_processes(
         "breast_cancer",
         transport=breast_cancer_service.transport,
         limits=Limits(processes=2),
+        client="concrete",
     )
     model.predict(breast_cancer_data[0][:8])
     assert len(children() - before) == 2
@@ -467,7 +472,7 @@ import numpy as np
 from cloister_keyholder import EncryptedModel, Limits, pool
 pool.WORTH_SECONDS = 1e-6
 rows = np.load(sys.argv[2])
-model = EncryptedModel(sys.argv[1], "breast_cancer", limits=Limits(processes=2, batch=4))
+model = EncryptedModel(sys.argv[1], "breast_cancer", limits=Limits(2, batch=4), client="concrete")
 print(*model.predict(rows), sep="\\n", flush=True)
 workers = model._pipeline._encryptors._processes._workers
 print("workers", *(worker.encryptor.pid for worker in workers), flush=True)

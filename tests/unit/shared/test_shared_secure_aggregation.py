@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from flwr.common.secure_aggregation.quantization import dequantize, quantize
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +18,13 @@ from cloister_shared.secure_aggregation import (
     MIN_QUANTISATION,
     MODULUS,
     mask,
+    pack_sums,
     pack_tail,
     quantisation_range,
     strengthen,
+    sum_error,
     unpack_metrics,
+    unpack_sums,
 )
 
 
@@ -121,3 +125,36 @@ def test_nothing_but_the_constant_is_packed_where_nothing_is_told() -> None:
 
 def test_metrics_that_rounding_carried_past_their_ends_are_moved_back() -> None:
     assert unpack_metrics(np.array([8.0, 8.0001, -0.0001]), 8.0, schema("digits")) == (1.0, 0.0)
+
+
+@given(
+    sites=st.sampled_from([3, 4, 10, 100, MAX_SITES]),
+    most=st.integers(1, MIN_QUANTISATION),
+    clipping_range=st.floats(1e-3, 1e3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_total_is_off_by_less_than_its_bound(
+    sites: int, most: int, clipping_range: float, seed: int
+) -> None:
+    """As Flower rounds, which one number for each sum would not bear."""
+    generator = np.random.default_rng(seed)
+    sums = generator.random((sites, 5)) * most * 10.0 ** generator.integers(-6, 1, (sites, 5))
+    sums[0] = [0, most, most / 2, 1, most / 3]
+    steps = quantisation_range(sites)
+    packed = [pack_sums(one, most, clipping_range) for one in sums]
+    assert all((one >= 0).all() and (one <= clipping_range).all() for one in packed)
+    quantised = np.array([quantize([one], clipping_range, steps)[0] for one in packed])
+    (mean,) = dequantize([quantised.sum(axis=0) / sites], clipping_range, steps)
+    total = unpack_sums(mean, sites, most, clipping_range)
+    assert total.shape == (5,)
+    # Beside what is rounded where numbers of the size of the total are added up.
+    rounding = 1e-15 * most * sites
+    assert np.abs(total - sums.sum(axis=0)).max() < sum_error(sites, most) + rounding
+
+
+def test_the_number_of_rows_is_exact() -> None:
+    packed = [pack_sums(np.array([float(rows)]), 100_000, 8.0) for rows in range(430, 440)]
+    quantised = [quantize([one], 8.0, 1 << 28)[0] for one in packed]
+    (mean,) = dequantize([np.mean(quantised, axis=0)], 8.0, 1 << 28)
+    assert unpack_sums(mean, 10, 100_000, 8.0)[0] == pytest.approx(4345, abs=1e-8)
+    assert sum_error(10, 100_000) < 1e-8

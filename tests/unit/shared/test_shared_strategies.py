@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import ESTIMATORS, Estimator
+from cloister_shared.estimators import ESTIMATORS, Estimator, check_standardised
 from cloister_shared.strategies import STRATEGIES, check_combination, strategy
 
 LOGISTIC = ESTIMATORS["LogisticRegression"]
@@ -119,3 +119,42 @@ def test_fedprox_goes_with_an_objective_that_has_the_proximal_term() -> None:
     check_combination(
         strategy("FedProx"), proximal, secure_aggregation=False, differential_privacy=False
     )
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_inputs_are_standardised_where_no_site_is_taken_to_be_wrong(name: str) -> None:
+    def check() -> None:
+        check_combination(
+            strategy(name),
+            LOGISTIC,
+            secure_aggregation=name in MEANS,
+            differential_privacy=False,
+            standardise=True,
+        )
+
+    if name in MEANS:
+        check()
+    elif name != "FedProx":
+        with pytest.raises(
+            CloisterError, match=r"use one of FedAvg, .*, or CLOISTER_STANDARDISE=false"
+        ):
+            check()
+
+
+def test_sums_of_inputs_have_no_noise_and_so_no_differential_privacy() -> None:
+    with pytest.raises(
+        CloisterError, match=r"CLOISTER_STANDARDISE=false.*leave CLOISTER_NOISE_MULTIPLIER empty"
+    ):
+        check_combination(
+            strategy("FedAvg"),
+            LOGISTIC,
+            secure_aggregation=True,
+            differential_privacy=True,
+            standardise=True,
+        )
+
+
+@pytest.mark.parametrize("row", [row for row in ESTIMATORS.values() if row.family == "tree"])
+def test_a_tree_is_not_standardised(row: Estimator) -> None:
+    with pytest.raises(CloisterError, match=f"nothing to a {row.name}.*set it to false"):
+        check_standardised(row)

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from cloister_shared.errors import CloisterError
 from cloister_shared.schema import DatasetSchema, Feature, Target
+from cloister_shared.standardising import Moments, Standardisation
 from cloister_shared.sums import Sums
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -41,6 +42,16 @@ def test_the_sums_of_sites_add_up_to_those_of_all_rows(data: st.DataObject) -> N
     np.testing.assert_allclose(sum(one.gram for one in parts), whole.gram, atol=1e-12)
     columns = np.column_stack([np.ones(rows), inputs, (targets + 10) / 40])
     np.testing.assert_allclose(whole.gram, columns.T @ columns, atol=1e-12)
+
+
+def test_standardised_they_are_the_sums_of_standardised_rows() -> None:
+    generator = np.random.default_rng(2)
+    inputs = generator.random((20, 3)) * [1.0, 0.01, 0.0] + [0.0, 0.7, 0.2]
+    targets = generator.uniform(-10, 30, 20)
+    standardisation = Standardisation.of(Moments.of(inputs))
+    found = Sums.of(inputs, targets, TARGET).standardised(standardisation)
+    expected = Sums.of(standardisation.standardise(inputs), targets, TARGET)
+    np.testing.assert_allclose(found.gram, expected.gram, rtol=0, atol=1e-9)
 
 
 def sums() -> Sums:

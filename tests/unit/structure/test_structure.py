@@ -46,10 +46,15 @@ def test_there_are_services() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_imports_what_is_shared_and_no_other_service(service: str) -> None:
-    allowed = (
-        {f"cloister_{service}"} if service == "cli" else {f"cloister_{service}", "cloister_shared"}
-    )
+    allowed = {f"cloister_{service}"} | ({"cloister_shared"} if service != "cli" else set())
+    if service == "keyholder":
+        allowed.add("cloister_lwe")
     assert cloister_packages(package(service)) <= allowed
+
+
+def test_the_core_imports_nothing_of_ours() -> None:
+    core = ROOT / "services" / "keyholder" / "lwe" / "src"
+    assert cloister_packages(core) == {"cloister_lwe"}
 
 
 def test_what_is_shared_imports_no_service() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from cloister_shared.card import RoundMetrics
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.standardising import Standardisation
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.checkpoint import Checkpoint, Checkpoints
 
@@ -30,7 +32,13 @@ def checkpoint(rounds: int = 2, seed: int = 0) -> Checkpoint:
             "v_t.intercept": np.full(10, 1e-300),
         },
         privacy={"rounds": rounds},
+        standardisation=standardisation(64, generator) if seed else None,
     )
+
+
+def standardisation(inputs: int, generator: np.random.Generator) -> Standardisation:
+    means, deviations = generator.random((2, inputs)).tolist()
+    return Standardisation(means=tuple(means), deviations=tuple(deviations))
 
 
 @pytest.fixture
@@ -40,7 +48,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 def test_all_of_it_comes_back_to_the_last_bit(checkpoints: Checkpoints) -> None:
     assert checkpoints.load(DATA) is None
-    for kept in (checkpoint(1, seed=1), checkpoint(2, seed=2)):
+    for kept in (checkpoint(1), checkpoint(1, seed=1), checkpoint(2, seed=2)):
         checkpoints.save(kept)
         found = checkpoints.load(DATA)
         assert found is not None
@@ -48,6 +56,7 @@ def test_all_of_it_comes_back_to_the_last_bit(checkpoints: Checkpoints) -> None:
         assert np.array_equal(found.weights.intercept, kept.weights.intercept)
         assert found.rounds == kept.rounds
         assert found.privacy == kept.privacy
+        assert found.standardisation == kept.standardisation
         assert set(found.strategy) == set(kept.strategy)
         for name, array in kept.strategy.items():
             assert np.array_equal(found.strategy[name], array)
@@ -55,6 +64,15 @@ def test_all_of_it_comes_back_to_the_last_bit(checkpoints: Checkpoints) -> None:
     checkpoints.discard()
     assert checkpoints.load(DATA) is None
     checkpoints.discard()
+
+
+def test_means_of_other_inputs_are_none_to_go_on_with(
+    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = standardisation(63, np.random.default_rng(0))
+    checkpoints.save(replace(checkpoint(), standardisation=other))
+    assert checkpoints.load(DATA) is None
+    assert "is of 63 inputs, and digits has 64): beginning with round 1" in caplog.text
 
 
 def flipped(content: bytes) -> bytes:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from federation import LocalGrid
 from flwr.app import Message, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from cloister_shared.errors import CloisterError
 from cloister_trainer.exchange import POLL_SECONDS, Exchange
@@ -135,6 +136,14 @@ def test_a_superlink_that_is_away_for_a_while_loses_nothing(
     grid.pulling = [error() for _ in range(20)]
     assert grid.exchange() == [1, 2]
     assert "asking again" in caplog.text
+
+
+def test_messages_of_which_a_part_is_not_taken_begin_anew() -> None:
+    # It was stored by a SuperLink that was killed before it could say so.
+    grid = Timed(1.0, 2.0)
+    grid.pushing = [ObjectPushError("part", 1, "session")]
+    assert grid.exchange() == [1, 2]
+    assert grid.pushing == []
 
 
 def test_one_that_stays_away_ends_it_at_the_deadline() -> None:

@@ -14,6 +14,8 @@ import pytest
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import ModelCard, read_card
@@ -225,6 +227,79 @@ def test_of_equal_scores_the_fewest_bits_are_taken(make: Make) -> None:
     assert trained.card.bits == 4
 
 
+def pipeline(row: Any, parameters: dict[str, Any]) -> Any:
+    return make_pipeline(StandardScaler(), sklearn_class(row)(**parameters))
+
+
+@pytest.mark.parametrize("row", LINEAR, ids=lambda row: str(row.name))
+def test_standardised_it_predicts_as_scikit_learns_pipeline(make: Make, row: Any) -> None:
+    settings = make(row.task, estimator=row.name, standardise=True)
+    train_locally(settings)
+    _, card, weights = published(settings)
+    assert card.standardised
+    fitted, kept = both(settings)
+    own = pipeline(row, card.parameters).fit(fitted.inputs, fitted.answers)
+    scores = weights.scores(kept.inputs)
+    if row.task == "classification":
+        decided = own.decision_function(kept.inputs)
+        np.testing.assert_allclose(scores, decided, rtol=1e-9, atol=1e-9)
+        assert card.final is not None
+        assert card.final.accuracy == own.score(kept.inputs, kept.answers)
+    else:
+        meaning = link(row.name, card.parameters, 0)
+        np.testing.assert_allclose(values(scores, meaning), own.predict(kept.inputs), rtol=1e-9)
+    other = make(row.task, estimator=row.name)
+    assert inputs_digest(settings) != inputs_digest(other)
+    assert not published_anew(other).standardised
+
+
+def published_anew(settings: Settings) -> ModelCard:
+    train_locally(settings)
+    return published(settings)[1]
+
+
+def test_a_search_standardises_by_the_rows_that_a_fit_is_of(make: Make) -> None:
+    settings = make(standardise=True, folds=3, grid=[{"C": [0.001, 1.0]}])
+    trained = train_locally(settings)
+    fitted, _ = both(settings)
+    expected = GridSearchCV(
+        pipeline(ESTIMATORS["LogisticRegression"], {}),
+        {"logisticregression__C": [0.001, 1.0]},
+        cv=StratifiedKFold(3, shuffle=True, random_state=0),
+    ).fit(fitted.inputs, fitted.answers)
+    assert [one.parameters for one in trained.search] == [{"C": 0.001}, {"C": 1.0}]
+    means = [one.mean for one in trained.search]
+    assert means == pytest.approx(expected.cv_results_["mean_test_score"].tolist())
+    _, card, weights = published(settings)
+    assert card.parameters["C"] == expected.best_params_["logisticregression__C"]
+    decided = expected.decision_function(fitted.inputs)
+    np.testing.assert_allclose(weights.scores(fitted.inputs), decided, rtol=1e-9, atol=1e-9)
+
+
+def test_a_search_over_bits_quantises_what_takes_inputs_as_they_are(make: Make) -> None:
+    trained = train_locally(make(standardise=True, folds=2, grid=[{"n_bits": [2, 8]}]))
+    coarse, fine = (one.mean or 0.0 for one in trained.search)
+    assert fine > 0.95
+    assert coarse < fine
+
+
+def test_standardised_inputs_are_pruned_as_such_and_count_with_their_mean(make: Make) -> None:
+    settings = make(standardise=True, prune=0.5)
+    train_locally(settings)
+    _, card, weights = published(settings)
+    assert (card.standardised, card.pruned) == (True, 0.5)
+    fitted, kept = both(settings)
+    own = pipeline(ESTIMATORS[card.estimator], card.parameters).fit(fitted.inputs, fitted.answers)
+    coef = own[-1].coef_
+    least = np.argsort(np.abs(coef).max(axis=0), kind="stable")[:32]
+    assert not weights.coef[:, least].any()
+    without = kept.inputs.copy()
+    without[:, least] = fitted.inputs[:, least].mean(axis=0)
+    np.testing.assert_allclose(
+        weights.scores(kept.inputs), own.decision_function(without), rtol=1e-9, atol=1e-9
+    )
+
+
 def test_several_grids_keep_apart_what_does_not_go_together(make: Make) -> None:
     grids = [
         {"penalty": ["l1"], "solver": ["liblinear"]},
@@ -240,11 +315,13 @@ def test_a_combination_that_cannot_be_fitted_everywhere_is_not_chosen(make: Make
     fitted, _ = both(settings)
     grid: dict[str, list[Any]] = {"eta0": [1e300, 1e-3], "learning_rate": ["constant"]}
     row = ESTIMATORS["SGDRegressor"]
-    found = search(row, {"random_state": 0}, [grid], fitted, settings.data, folds=2, seed=0)
+    found = search(
+        row, sklearn_class(row)(random_state=0), [grid], fitted, settings.data, folds=2, seed=0
+    )
     assert [one.mean is None for one in found] == [True, False]
     assert best(found, settings.data).parameters["eta0"] == 1e-3
     with pytest.raises(CloisterError, match="no fit succeeded"):
-        search(row, {"eta0": 1e300}, [{}], fitted, settings.data, folds=2, seed=0)
+        search(row, sklearn_class(row)(eta0=1e300), [{}], fitted, settings.data, folds=2, seed=0)
 
 
 def test_a_large_search_says_how_large_it_is_and_goes_on(
@@ -293,6 +370,14 @@ def test_how_large_a_search_is_comes_before_all_else(
         ({"grid": [{"n_bits": [9]}]}, "n_bits is 9; it must be 2 to 8"),
         ({"grid": [{"n_bits": [True]}]}, "n_bits is True"),
         ({"model": "digits"}, "the name of another dataset"),
+        (
+            {
+                "estimator": "DecisionTreeClassifier",
+                "estimator_parameters": {"max_depth": 2},
+                "standardise": True,
+            },
+            "CLOISTER_STANDARDISE is nothing to a DecisionTreeClassifier",
+        ),
         ({"data_path": Path("nowhere.npz")}, "CLOISTER_DATA_PATH: nowhere.npz cannot be read"),
         ({"schema_path": Path("nowhere.json")}, "nowhere.json is missing"),
         ({"validation_share": 0.99}, "lower CLOISTER_VALIDATION_SHARE"),

@@ -17,7 +17,7 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
 from cloister_shared import flower
 from cloister_shared.datasets import schema
@@ -334,7 +334,10 @@ class Away:
     def __call__(self, message: Message) -> Message:
         self.asked += 1
         if self.asked <= self.times:
-            return Message(Error(self.code, "unavailable"), reply_to=message)
+            lost = Message(Error(self.code, "unavailable"), reply_to=message)
+            # The SuperLink answers in its own name: it does not know whose the message was.
+            lost.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
+            return lost
         return Message(content(), reply_to=message)
 
 
@@ -353,12 +356,28 @@ def test_sites_that_went_away_are_asked_again_where_the_quorum_depends_on_them(
     assert sorted(asked) == [1, 2, 2, 3, 3]
 
 
-def test_a_site_that_went_away_is_not_asked_again_where_there_are_enough(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(plain, "POLL_SECONDS", 0.01)
-    sites, away = Sites(content(), content(), content(), timeout=30), Away(5, times=9)
-    sites.grid.sites[3] = away
+@pytest.mark.parametrize(
+    "code", [ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, 5]
+)
+def test_where_there_are_enough_a_site_that_is_online_is_asked_once_more(code: int) -> None:
+    sites = Sites(content(), content(), content(), timeout=30)
+    back, away = Away(code, times=1), Away(code, times=9)
+    sites.grid.sites |= {4: back, 5: away}
+    collected = sites.train()
+    assert (collected.asked, collected.sites) == (5, 4)
+    assert [reply.metadata.src_node_id for reply in collected.replies] == [1, 2, 3, 4]
+    assert (back.asked, away.asked) == (2, 2)
+
+
+def test_one_that_is_not_online_then_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloister_trainer.plain.time.sleep", lambda _: pytest.fail("it waits"))
+    sites, away = Sites(content(), content(), timeout=30), Away(5, times=9)
+
+    def answer(message: Message) -> Message:
+        sites.grid.online = {1, 2}
+        return away(message)
+
+    sites.grid.sites[3] = answer
     collected = sites.train()
     assert (collected.asked, collected.sites, away.asked) == (3, 2, 1)
 

@@ -21,13 +21,10 @@ MakeSettings = Callable[..., Settings]
     "change",
     [
         {"dataset": "breast_cancer"},
-        {"shards": 11},
-        {"partition": "dirichlet"},
-        {"held_out_fraction": 0.3},
-        {"seed": 1},
         {"estimator_parameters": {"C": 0.5}},
         {"local_iterations": 19},
         {"out_of_bounds": "clip"},
+        {"standardise": True},
         {"rounds": 4},
         {"clients": 4},
         {"min_replies": 1},
@@ -44,12 +41,31 @@ def test_another_training_has_another_digest(
     assert plan.inputs_digest(make_settings(**change)) != plan.inputs_digest(make_settings())
 
 
-@pytest.mark.parametrize(("partition", "digests"), [("iid", 1), ("dirichlet", 2)])
-def test_alpha_matters_where_it_is_used(
-    make_settings: MakeSettings, partition: str, digests: int
+def test_another_deal_is_another_training_wherever_it_is_told(
+    make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    alphas = [make_settings(partition=partition, dirichlet_alpha=alpha) for alpha in (0.3, 0.5)]
-    assert len({plan.inputs_digest(settings) for settings in alphas}) == digests
+    def digest_of(told: str, name: str = "deal") -> str:
+        (tmp_path / name).write_text(told)
+        return plan.inputs_digest(make_settings(deal_path=tmp_path / name))
+
+    one, other = "ab" * 32, "cd" * 32
+    assert digest_of(one) != digest_of(other)
+    assert digest_of(one) == digest_of(f"{one}\n", "elsewhere")
+    assert digest_of(one) != plan.inputs_digest(make_settings())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"ab" * 31, b"\xff" * 64],
+    ids=["missing", "empty", "too short", "no text"],
+)
+def test_a_deal_that_is_not_told_stops_the_training(
+    make_settings: MakeSettings, tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "deal").write_bytes(content)
+    with pytest.raises(CloisterError, match="has no digest of a deal: the dealer writes it"):
+        plan.inputs_digest(make_settings(deal_path=tmp_path / "deal"))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,10 @@ def round_event(**changes: Any) -> dict[str, Any]:
             "final evaluation: 7 of 10 sites have replied, 4 s",
             event("replies", round=None, replied=7, asked=10, seconds=4.2),
         ),
+        (
+            "sums of the inputs: 7 of 10 sites have replied, 4 s",
+            event("replies", round=0, replied=7, asked=10, seconds=4.2),
+        ),
         ("final model: loss 0.2500, accuracy 0.9300", event("final", loss=0.25, accuracy=0.93)),
         ("training with 9 sites, 5 rounds", event("started", sites=9, expected=10, rounds=5)),
         (None, event("waiting", expected=3)),

@@ -11,6 +11,7 @@ from cloister_shared import flower
 from cloister_shared.card import FinalMetrics
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.standardising import Moments, Standardisation
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collected
@@ -45,6 +46,9 @@ class Updates:
     def train(self, server_round: int, weights: LinearWeights) -> Collected:
         self.sent.append((server_round, float(weights.intercept[0])))
         return replace(self.collected, replies=[reply(*site) for site in self.sites])
+
+    def moments(self) -> Moments:
+        raise AssertionError("the rounds sum no inputs")
 
     def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
         raise AssertionError(f"the rounds do not measure {weights}")
@@ -171,3 +175,19 @@ def test_a_budget_that_allows_no_round_fails_it() -> None:
     with pytest.raises(CloisterError, match="CLOISTER_EPSILON_BUDGET allows no round"):
         run(training(updates, privacy=NotedPrivacy(rounds=0)))
     assert updates.sent == []
+
+
+def test_a_model_is_pruned_by_weights_for_standardised_inputs_which_count_with_their_mean() -> None:
+    means, deviations = np.full(64, 0.5), np.full(64, 0.01)
+    means[3], deviations[3] = 0.25, 0.5
+    standardisation = Standardisation(means=tuple(means), deviations=tuple(deviations))
+    coef = np.ones((10, 64))
+    coef[:, 3] = 2.0
+    course = Course(LinearWeights(coef, np.zeros(10)), standardisation=standardisation)
+    model = course.model(63 / 64)
+    # For inputs as they are its weight is the smallest of all.
+    assert np.flatnonzero(model.coef.any(axis=0)).tolist() == [3]
+    inputs = np.full((1, 64), 0.5)
+    inputs[0, 3] = 0.75
+    np.testing.assert_allclose(model.scores(inputs), np.full((1, 10), 2.0))
+    assert np.array_equal(Course(course.weights).model(0).coef, coef)

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from federation import Answer, Clock, LocalGrid, LostError, Site, deal_sites
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.client import Client, NumPyClient
 from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
 from flwr.common import Scalar, bytes_to_ndarray, ndarray_to_bytes
+from flwr.common.constant import ErrorCode
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
 from flwr.common.secure_aggregation.ndarrays_arithmetic import (
     factor_combine,
@@ -231,6 +232,22 @@ def test_a_site_that_is_lost_at_any_stage_stops_nothing(
         plain_mean(list(found.values())),
         error_bound(5, RANGE, MAX_EXAMPLES, rows),
     )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_reply_that_is_lost_on_its_way_is_not_asked_for_again(
+    five: LocalGrid, stage: str
+) -> None:
+    # A second answer of other masks or shares could give away what the first hides.
+    def lose(message: Message, site: Answer) -> Message:
+        site(message)
+        return Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, "unavailable"), reply_to=message)
+
+    five.sites[3] = At(stage, five.sites[3], lose)
+    collected = collection(five).train(1, some_weights())
+    assert collected.sites == (5 if stage == "unmask" else 4)
+    asked = [(message.metadata.dst_node_id, stage_of(message)) for message in five.sent]
+    assert len(asked) == len(set(asked))
 
 
 def test_one_site_is_lost_at_every_stage(five: LocalGrid, folders: dict[int, Path]) -> None:

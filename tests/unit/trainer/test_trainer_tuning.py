@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from cloister_compiler.artifact import publish_artifact
 from cloister_compiler.quantisation import Bits, quantise
@@ -31,6 +34,7 @@ from cloister_shared.weights import LinearWeights
 from cloister_trainer.local.quantisation import quantised
 from cloister_trainer.local.rows import Rows
 from cloister_trainer.tuning.front import loss, pareto_front, within
+from cloister_trainer.tuning.report import chosen_settings
 from cloister_trainer.tuning.scoring import Cost, Scored, cost_of, fitted_weights
 from cloister_trainer.tuning.settings import Settings
 from cloister_trainer.tuning.space import DEFAULT, parameter_choices, pools
@@ -153,9 +157,8 @@ def test_what_is_tuned_can_be_trained_and_compiled_and_costs_what_was_said(
         float(tuned["CLOISTER_TOLERANCE"]),
     )
     artifact = publish_artifact(
-        models,
+        version,
         artifacts,
-        "digits",
         precision=precision,
         publish_reference=False,
         verification_samples=1,
@@ -186,14 +189,36 @@ def test_what_is_pruned_is_scored_costed_and_compared_without_its_inputs(
     assert tuned.chosen.score < tuned.default.score
 
     rows = Rows(to_inputs(digits_data[0], DIGITS), DIGITS.answers(digits_data[1]))
-    fitted, _ = fitted_weights(settings, {}, rows)
-    pruned = fitted.pruned(0.5)
+    (pruned,), _ = fitted_weights(settings, {}, rows, [0.5])
     inputs = synthetic_rows(pruned.coef)
     circuit = quantised(pruned, 8)
     scores = circuit.dequantise(circuit.integer_scores(circuit.quantise(inputs)))
     exact = inputs @ pruned.coef.T + pruned.intercept
     differing = np.count_nonzero(class_indices(scores) != class_indices(exact))
     assert tuned.agreement.differing == differing
+
+
+def test_what_is_standardised_is_scored_as_such_and_said_to_be(
+    digits_data: tuple[Any, Any], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "rows.npz", X=digits_data[0], y=digits_data[1])
+    settings = Settings(
+        data_path=tmp_path / "rows.npz",
+        standardise=True,
+        grid=[{"C": [1.0]}],
+        folds=2,
+        tune_bits_inputs=(8,),
+        tune_bits_weights=(8,),
+        tune_prune=(0.0,),
+        tune_pool=(1,),
+    )
+    tuned = tune(settings)
+    rows = Rows(to_inputs(digits_data[0], DIGITS), DIGITS.answers(digits_data[1]))
+    (weights,), _ = fitted_weights(settings, {}, rows, [0.0])
+    own = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows.inputs, rows.answers)
+    decided = own.decision_function(rows.inputs)
+    np.testing.assert_allclose(weights.scores(rows.inputs), decided, rtol=1e-9, atol=1e-9)
+    assert chosen_settings(tuned, settings)["CLOISTER_STANDARDISE"] == "true"
 
 
 def test_json_is_what_is_written(digits_data: tuple[Any, Any], tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ MIXED = DatasetSchema(
     classes=(0, 1),
 )
 TEXTS = (
-    "north|7|7.0|7.|07|-7|0|-0|0.0|true|TRUE|False|f| f |F|1|1.0|1.50|1.5|a b|a  b|none|None|NaN|-nan",
+    "north|7|7.0|7.|07|-7|0|-0|0.0|true|TRUE|False|f| f |F|1|1.0|1.50|1.5|a b|a  b|none|None",
+    "NaN|-nan",
     "n/a|#N/A|-|--|?|.| |0,5|1.000,5|.5|5.|+.5|5e-4|5E-4|1e999|inf|-Infinity|0x1|1_0|#value!",
     "missing|null|nat|<NA>|north\u00a0|\u0661",
 )

@@ -280,7 +280,7 @@ def test_the_envelope_is_concretes(
 ) -> None:
     other = breast_cancer_artifacts / "artifacts" / "breast_cancer" / "1" / CLIENT_ZIP
     for data in (client_zip, other.read_bytes()):
-        circuit = open_package(data).circuit
+        circuit = open_package(data, "concrete").circuit
         row = np.zeros(circuit.specs.n_features, dtype=np.int64)
         message = circuit.encrypt(row).ciphertext
         ciphertexts = message[64 : 64 + 24 * len(row)]
@@ -295,7 +295,7 @@ def test_a_result_is_held_to_its_form(
     from concrete.ml.deployment import FHEModelServer  # noqa: PLC0415
 
     folder = digits_artifacts / "artifacts" / "digits" / "1"
-    circuit = open_package(client_zip).circuit
+    circuit = open_package(client_zip, "concrete").circuit
     row = np.zeros(circuit.specs.n_features, dtype=np.int64)
     keys = (folder / EVALUATION_KEYS).read_bytes()
     template = FHEModelServer(str(folder)).run(circuit.encrypt(row).ciphertext, keys)

@@ -18,7 +18,7 @@ DOWNLOAD_SECONDS = 1800.0
 _OF_DEPLOYMENTS = {
     f"{PREFIX}{name}"
     for name in (
-        *("HOST", "INSECURE", "SHARD_DIR", "FEDERATION_NAMES"),
+        *("HOST", "INSECURE", "SHARD_DIR", "DEAL_PATH", "DEAL_KEY_PATH", "FEDERATION_NAMES"),
         *("TLS_CERTIFICATE_FILE", "TLS_KEY_FILE", "TLS_CA_FILE"),
     )
 }
@@ -60,8 +60,7 @@ def train(training: Training, home: Home, processes: Processes, scratch: Path) -
     superlink, dealer, enrolment = free_ports(3)
     federation = scratch / "federation"
     secret, ca_path = federation / "control" / "superexec.secret", federation / "trust" / "ca.crt"
-    # As many shards as sites: every row is at some site.
-    dealt = {"clients": training.sites, "shards": training.sites}
+    deal = None if training.data else scratch / "deal"
     starting: list[tuple[Service, str, float]] = []
 
     say("making certificates and secrets")
@@ -76,8 +75,11 @@ def train(training: Training, home: Home, processes: Processes, scratch: Path) -
             **_certificate(federation / "dealer-tls"),
             shards_dir=scratch / "shards",
             held_out_dir=home.held_out(training.model),
+            deal_path=deal,
+            deal_key_path=home.deal_key,
             mnist_path=training.mnist_path and training.mnist_path.resolve(),
-            **{**training.settings, **dealt},
+            # As many shards as sites: every row is at some site.
+            **{**training.settings, "clients": training.sites, "shards": training.sites},
         )
         starting.append((dealing, f"https://127.0.0.1:{dealer}/health", DOWNLOAD_SECONDS))
     server = processes.start(
@@ -135,7 +137,8 @@ def train(training: Training, home: Home, processes: Processes, scratch: Path) -
         work_dir=scratch / "trainer",
         model=training.model,
         settle_seconds=0,
-        **{**training.settings, **dealt},
+        deal_path=deal,
+        **{**training.settings, "clients": training.sites},
     ).wait_done(needed)
     for service in needed:
         service.terminate()

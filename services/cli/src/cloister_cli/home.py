@@ -38,6 +38,11 @@ class Home:
         return self.folder / "checkpoints"
 
     @property
+    def deal_key(self) -> Path:
+        """The key of the digests from which a training knows what was dealt."""
+        return self.folder / "deal.key"
+
+    @property
     def query_keys(self) -> Path:
         """Secret keys of models that need evaluation keys."""
         return self.folder / "query-keys"

@@ -37,15 +37,16 @@ def show(
         str, typer.Argument(metavar="[VERSION]", show_default="the version in use")
     ] = "",
     home: HomeFolder = HOME,
+    trained: Trained = False,
     json: Json = False,
 ) -> None:
-    """Show all that is known of a compiled version: schema, training, privacy, checks, cost.
+    """Show all that is known of a version: schema, training, privacy, and checks and cost.
 
-    Its files are compared with their digests first.
+    Its files are compared with their digests first. Checks and cost are of compiled ones alone.
 
     Example: cloister models show digits 2
     """
-    _run(home, False, "show", name, version, *flags(json=json))
+    _run(home, trained, "show", name, version, *flags(json=json))
 
 
 @app.command()

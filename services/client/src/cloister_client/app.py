@@ -10,6 +10,7 @@ from cloister_client.training.fitting import sums_of
 from cloister_client.training.fitting import train as train_locally
 from cloister_client.training.request import (
     discreet,
+    matching_shard,
     read_inputs,
     reports,
     task_of,
@@ -18,6 +19,7 @@ from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.measuring import Metrics
 from cloister_shared.schema import DatasetSchema
+from cloister_shared.standardising import Moments
 from cloister_shared.weights import LinearWeights
 
 
@@ -81,6 +83,22 @@ def evaluate(message: Message, context: Context) -> Message:
     measured = task_of(config).measure(received, shard)
     metrics = _metrics(measured, len(shard.train.answers), shard.data)
     return Message(RecordDict({flower.METRICS: metrics}), reply_to=message)
+
+
+@app.query()
+def sum_inputs(message: Message, context: Context) -> Message:
+    """Send the sums that means and deviations of the inputs follow from.
+
+    Raises:
+        CloisterError: the run is one in which sites report nothing.
+    """
+    config = _config(message)
+    if not reports(config):
+        raise CloisterError("this run is one in which sites report no sums of their inputs")
+    shard = matching_shard(config, context.node_config)
+    moments = Moments.of(shard.train.features)
+    arrays = ArrayRecord({flower.MOMENTS: Array(moments.values)})
+    return Message(RecordDict({flower.ARRAYS: arrays}), reply_to=message)
 
 
 def _config(message: Message) -> ConfigRecord:

@@ -5,13 +5,14 @@ import logging
 from functools import partial
 
 from cloister_compiler.settings import Settings
-from cloister_compiler.versions import show_in_use, show_one
+from cloister_compiler.versions import circuit_lines, show_in_use
 from cloister_shared.artifact import CARD
 from cloister_shared.card import read_card
 from cloister_shared.estimators import estimator
 from cloister_shared.registry import Registry
 from cloister_shared.registry_commands import COMMANDS, add_commands, run_command, show_all
 from cloister_shared.service import run_service
+from cloister_shared.showing import add_show, show_one
 
 log = logging.getLogger(__name__)
 
@@ -30,25 +31,24 @@ def compile_once(settings: Settings) -> None:
         tolerance=settings.tolerance,
     )
     model = models.open_current(settings.model)
-    model.verify()
+    # Whoever publishes verifies the model's files, before anything is made of them.
     if estimator(read_card(model.file(CARD)).estimator).family == "tree":
         if settings.bits_inputs:
             log.warning(
                 "a tree's inputs have the bits that it needs: CLOISTER_BITS_INPUTS is unused"
             )
         publish_trees(
-            models,
+            model,
             artifacts,
-            settings.model,
             precision=precision,
+            publish_reference=settings.publish_reference,
             verification_samples=settings.verification_samples,
             again=settings.retrain,
         )
         return
     publish_artifact(
-        models,
+        model,
         artifacts,
-        settings.model,
         precision=precision,
         publish_reference=settings.publish_reference,
         verification_samples=settings.verification_samples,
@@ -63,7 +63,13 @@ def act(arguments: argparse.Namespace, settings: Settings) -> None:
         case "list":
             show_all(artifacts, as_json=arguments.json)
         case "show":
-            show_one(artifacts, arguments.name, arguments.version, as_json=arguments.json)
+            show_one(
+                artifacts,
+                arguments.name,
+                arguments.version,
+                as_json=arguments.json,
+                more=circuit_lines,
+            )
         case command if command in COMMANDS:
             run_command(artifacts, arguments)
         case _:
@@ -81,22 +87,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the version in use as JSON")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     listing = commands.add_parser("list", help="print all artifacts and which are in use")
-    show = commands.add_parser(
-        "show",
-        help="print all that is known of an artifact",
-        description="Verify an artifact's files, and print data schema, training, privacy spent, "
-        "metrics per round, checks, sizes and cost.",
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    add_show(
+        commands,
+        "an artifact",
+        "data schema, training, privacy spent, metrics per round, checks, sizes and cost",
     )
-    show.add_argument("name", metavar="NAME", help="of the model")
-    show.add_argument(
-        "version",
-        metavar="VERSION",
-        type=int,
-        nargs="?",
-        help="its number (default: the version in use)",
-    )
-    for printing in (listing, show):
-        printing.add_argument("--json", action="store_true", help="print JSON")
     add_commands(commands, "an artifact")
     run_service("compiler", Settings, partial(act, parser.parse_args()))
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 import tempfile
 import zipfile
@@ -36,7 +37,8 @@ from cloister_shared.artifact import (
     Verification,
 )
 from cloister_shared.card import ModelCard, read_card
-from cloister_shared.cost import floor_ms
+from cloister_shared.compact import choose_compact
+from cloister_shared.cost import ERROR_PROBABILITY, floor_ms
 from cloister_shared.digests import digest_file, digest_json
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.probes import measure_agreement, synthetic_rows
@@ -60,10 +62,9 @@ DELETED = (
 log = logging.getLogger(__name__)
 
 
-def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
-    models: Registry,
+def publish_artifact(
+    model: Version,
     artifacts: Registry,
-    name: str,
     *,
     precision: Precision,
     publish_reference: bool,
@@ -71,14 +72,13 @@ def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
     again: bool = False,
     calibrate: Calibrate = calibration.calibration_rows,
 ) -> Version:
-    """Compile the current version of a model and publish the artifact, unless it is there already.
+    """Compile a published model and publish the artifact, unless it is there already.
 
     An artifact that was deleted is not made again unless that is asked for.
 
     Args:
-        models: where the model is.
+        model: what is compiled; its files are verified first. The artifact has its name.
         artifacts: where the artifact goes.
-        name: of the model, and of the artifact.
         precision: bits of inputs and weights, and what may be lost by them.
         publish_reference: put the circuit in the clear beside the artifact.
         verification_samples: random inputs that go through real encryption, at least 1.
@@ -91,12 +91,12 @@ def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
         or stays where this model's was deleted.
 
     Raises:
-        CloisterError: there is no model, its artifact and all others of the name were deleted, it
-            cannot be compiled, its circuit predicts otherwise than the tolerance allows, or
+        CloisterError: the model is damaged or cannot be compiled, its artifact and all others of
+            the name were deleted, its circuit predicts otherwise than the tolerance allows, or
             encrypted execution is not equal to clear execution; nothing is published.
     """
-    model = models.open_current(name)
     model.verify()
+    name = model.manifest.name
     card, weights = read_card(model.file(CARD)), LinearWeights.read(model.file(WEIGHTS))
     weights.check(card.data)
     precision = precision.of_model(card)
@@ -108,6 +108,7 @@ def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
             "precision": asdict(precision),
             "publish_reference": publish_reference,
             "verification_samples": verification_samples,
+            "error_probability": ERROR_PROBABILITY,
             "libraries": libraries,
         }
     )
@@ -125,10 +126,12 @@ def publish_artifact(  # noqa: PLR0913 - each of them is a caller's to choose
         form = payload_form(folder, len(compiled.reference.features))
         circuit = describe_circuit(folder, full.bits, card, form)
         check_range(compiled.reference, circuit)
+        linear = _linear(compiled.reference, circuit)
+        circuit = circuit.model_copy(update={"compact": choose_compact(linear, _noise_std(folder))})
         verification = _verify(folder, compiled, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
         (folder / EVALUATION_KEYS).write_bytes(form.evaluation_keys)
-        _linear(compiled.reference, circuit).write(folder / LINEAR)
+        linear.write(folder / LINEAR)
         if publish_reference:
             compiled.reference.write(folder / REFERENCE)
         return ArtifactDetails(
@@ -213,12 +216,7 @@ def export(
 
 def describe_circuit(folder: Path, bits: Bits, card: ModelCard, form: PayloadForm) -> Circuit:
     """Describe the circuit whose client.zip is in ``folder``."""
-    with zipfile.ZipFile(folder / CLIENT_ZIP) as archive:
-        specs = json.loads(archive.read("client.specs.json"))
-    (circuit,) = specs["circuits"]
-    encrypted_input, output = (
-        circuit[side][0]["typeInfo"]["lweCiphertext"] for side in ("inputs", "outputs")
-    )
+    encrypted_input, output = _gates(folder)
     return Circuit(
         n_features=int(np.prod(encrypted_input["abstractShape"]["dimensions"])),
         n_card_features=card.data.n_inputs,
@@ -233,6 +231,23 @@ def describe_circuit(folder: Path, bits: Bits, card: ModelCard, form: PayloadFor
         input_data_bytes=form.data_bytes,
         output_bytes=form.output_bytes,
     )
+
+
+def _noise_std(folder: Path) -> float:
+    """Return the standard deviation of inputs' noise, relative to 2^64."""
+    encrypted_input, _ = _gates(folder)
+    return math.sqrt(encrypted_input["encryption"]["variance"])
+
+
+def _gates(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what client.zip says of the encrypted input and output."""
+    with zipfile.ZipFile(folder / CLIENT_ZIP) as archive:
+        specs = json.loads(archive.read("client.specs.json"))
+    (circuit,) = specs["circuits"]
+    encrypted_input, output = (
+        circuit[side][0]["typeInfo"]["lweCiphertext"] for side in ("inputs", "outputs")
+    )
+    return encrypted_input, output
 
 
 def _linear(reference: Reference, circuit: Circuit) -> LinearCircuit:

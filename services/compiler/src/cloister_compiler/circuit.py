@@ -9,6 +9,7 @@ from concrete.fhe import Configuration
 
 from cloister_compiler.quantisation import QuantisedModel, explained, integer_circuit
 from cloister_shared.card import ModelCard
+from cloister_shared.cost import ERROR_PROBABILITY
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import link, values
 from cloister_shared.reference import Reference
@@ -42,7 +43,11 @@ def compile_model(card: ModelCard, quantised: QuantisedModel, calibration: Float
     with explained(card, quantised.bits):
         # Otherwise Concrete writes what it knows of a model that fails to where it stands.
         configuration = Configuration(dump_artifacts_on_unexpected_failures=False)
-        model.compile(calibration[:, reference.features], configuration=configuration)
+        model.compile(
+            calibration[:, reference.features],
+            configuration=configuration,
+            p_error=ERROR_PROBABILITY,
+        )
     weights, bias = integer_circuit(model.fhe_circuit.graph, len(reference.features))
     if not (np.array_equal(weights, reference.weights) and np.array_equal(bias, reference.bias)):
         raise CloisterError("the circuit has other integer weights than the quantised model")

@@ -26,12 +26,19 @@ from cloister_compiler.quantisation import Bits
 from cloister_compiler.rebuilding import rebuilt
 from cloister_compiler.runtime import FHEModelClient, FHEModelServer
 from cloister_compiler.selection import AUTO_BITS, DEFAULT_BITS, Precision, check_tolerance
-from cloister_compiler.tree_rows import calibration_rows, leaf_ranks, synthetic_rows
+from cloister_compiler.tree_circuit import reference_of
+from cloister_compiler.tree_rows import (
+    calibration_rows,
+    leaf_ranks,
+    random_ranks,
+    synthetic_rows,
+)
 from cloister_shared.artifact import (
     CARD,
     CLIENT_ZIP,
     EVALUATION_KEY_FORM,
     INPUT_TEMPLATE,
+    REFERENCE,
     TREES,
     Agreement,
     ArtifactDetails,
@@ -43,6 +50,7 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import LARGEST_LEAVES, estimator
 from cloister_shared.probes import REGRESSION_MARGIN
 from cloister_shared.registry import Registry, Version
+from cloister_shared.tree_reference import TreeReference
 from cloister_shared.trees import Ranked, Trees, ranks
 
 Floats = npt.NDArray[np.float64]
@@ -54,22 +62,22 @@ log = logging.getLogger(__name__)
 
 
 def publish_trees(
-    models: Registry,
+    model: Version,
     artifacts: Registry,
-    name: str,
     *,
     precision: Precision,
+    publish_reference: bool,
     verification_samples: int,
     again: bool = False,
 ) -> Version:
-    """Compile the current version of a tree or a forest and publish the artifact.
+    """Compile a published tree or forest and publish the artifact under the same name.
 
     Args:
-        models: where the model is.
+        model: what is compiled; its files are verified first.
         artifacts: where the artifact goes.
-        name: of the model, and of the artifact.
         precision: bits of the leaves' values, as weights, and what may be lost by them; inputs
             become ranks among thresholds, which loses nothing.
+        publish_reference: put the circuit in the clear beside the artifact.
         verification_samples: random inputs that go through real encryption, at least 1.
         again: whether an artifact of this model and these settings that was deleted is made again.
 
@@ -77,11 +85,10 @@ def publish_trees(
         The artifact that is now the current one: of this model, or one that was rolled back to.
 
     Raises:
-        CloisterError: there is no model, it is too large to be served or cannot be compiled, its
+        CloisterError: the model is damaged, too large to be served or cannot be compiled, its
             circuit predicts otherwise than the tolerance allows, or encrypted execution is not
             equal to clear execution; nothing is published.
     """
-    model = models.open_current(name)
     model.verify()
     card, trees = read_card(model.file(CARD)), Trees.read(model.file(TREES))
     return _publish(
@@ -89,6 +96,7 @@ def publish_trees(
         card,
         trees,
         precision=precision,
+        publish_reference=publish_reference,
         verification_samples=verification_samples,
         model_version=model.manifest.version,
         model_digest=digest_json(model.manifest.files),
@@ -102,6 +110,7 @@ def publish_tree(
     fitted: Any,
     *,
     bits: int,
+    publish_reference: bool,
     verification_samples: int,
     again: bool = False,
 ) -> Version:
@@ -113,6 +122,7 @@ def publish_tree(
         fitted: a scikit-learn estimator, fitted on rows in [0, 1] with labels 0, 1, ..., the
             positions in the card's classes, each of which must have occurred.
         bits: to which the leaves' values are quantised, 2 to 8.
+        publish_reference: put the circuit in the clear beside the artifact.
         verification_samples: random inputs that go through real encryption, at least 1.
         again: whether an artifact of this tree and these settings that was deleted is made again.
 
@@ -133,6 +143,7 @@ def publish_tree(
         trees,
         # Whoever hands a model over by itself has compared it by itself.
         precision=Precision(bits, bits, tolerance=1.0),
+        publish_reference=publish_reference,
         verification_samples=verification_samples,
         model_version=None,
         model_digest=digest_json({"card": card.model_dump(mode="json"), "tree": content}),
@@ -160,6 +171,7 @@ def _publish(  # noqa: PLR0913 - what its callers are told
     trees: Trees,
     *,
     precision: Precision,
+    publish_reference: bool,
     verification_samples: int,
     model_version: int | None,
     model_digest: str,
@@ -174,6 +186,7 @@ def _publish(  # noqa: PLR0913 - what its callers are told
             "model": model_digest,
             "precision": asdict(precision),
             "choices": choices,
+            "publish_reference": publish_reference,
             "verification_samples": verification_samples,
             "libraries": libraries,
         }
@@ -186,11 +199,14 @@ def _publish(  # noqa: PLR0913 - what its callers are told
         ranked = trees.ranked()
         bits, agreement = _choose(card, trees, ranked, choices, precision)
         model = compile_trees(card, ranked, bits)
+        reference = reference_of(model, trees, verification_samples)
         export(model, card, ranked.features.tolist(), folder, ranked.edges)
         form, keys = _forms(folder, len(ranked.features))
-        verification = _verify(folder, model, card, ranked, verification_samples)
+        verification = _verify(folder, reference, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
         (folder / EVALUATION_KEY_FORM).write_bytes(keys.fixed)
+        if publish_reference:
+            reference.write(folder / REFERENCE)
         circuit = describe_circuit(folder, Bits(ranked.bits, bits), card, form)
         return ArtifactDetails(
             model_version=model_version,
@@ -327,28 +343,26 @@ def _forms(folder: Path, n_features: int) -> tuple[PayloadForm, KeyForm]:
     return PayloadForm(template, offset, data_bytes, len(output), b""), key_form(sets, keyset)
 
 
-def _verify(
-    folder: Path, model: Any, card: ModelCard, ranked: Ranked, n_random: int
-) -> Verification:
-    """Run ranks through real encryption and compare each with the clear quantised model."""
+def _verify(folder: Path, reference: TreeReference, n_random: int) -> Verification:
+    """Run ranks through real encryption and compare each result with the reference, bit by bit."""
+    ranked = reference.ranked
     leaves, bounds = leaf_ranks(ranked), calibration_rows(ranked)[:2]
-    counts = [len(one) for one in ranked.edges]
-    random = np.random.default_rng(0).integers(0, counts, (n_random, len(counts)), endpoint=True)
+    random = random_ranks(ranked, n_random)
     rows = np.vstack([leaves, bounds, random])
     client, server = FHEModelClient(str(folder)), FHEModelServer(str(folder))
     client.generate_private_and_evaluation_keys()
     # Read once: what Concrete computes from a set of keys takes longer than an evaluation.
     evaluation_keys = EvaluationKeys.deserialize(client.get_serialized_evaluation_keys())
-    expected = in_the_clear(model, card)(rows)
+    expected = reference.integer_scores(rows.astype(np.int64))
     wrong = 0
     for index, row in enumerate(rows):
         payload = Value.deserialize(client.quantize_encrypt_serialize(row[None, :]))
         try:
             result = server.server.run(payload, evaluation_keys=evaluation_keys).serialize()
-            found = client.deserialize_decrypt_dequantize(result)
+            found = np.ravel(client.deserialize_decrypt(result))
         except (RuntimeError, ValueError) as error:
             raise CloisterError(f"encrypted execution of input {index} failed: {error}") from error
-        wrong += not np.array_equal(np.ravel(found), np.ravel(expected[index]))
+        wrong += not np.array_equal(found, expected[index])
         log.info("ran %d of %d inputs under real encryption", index + 1, len(rows))
     if wrong:
         raise CloisterError(

@@ -29,6 +29,13 @@ def calibration_rows(ranked: Ranked) -> Floats:
     return np.vstack([bounds, extreme_ranks(ranked)])
 
 
+def random_ranks(ranked: Ranked, n_rows: int) -> Floats:
+    """Ranks drawn evenly, the same for the same trees, shape (n_rows, n_features)."""
+    counts = [len(one) for one in ranked.edges]
+    drawn = np.random.default_rng(0).integers(0, counts, (n_rows, len(counts)), endpoint=True)
+    return drawn.astype(np.float64)
+
+
 def extreme_ranks(ranked: Ranked) -> Floats:
     """Ranks that fulfil as many, and then as few, comparisons on the way to each leaf as any row.
 

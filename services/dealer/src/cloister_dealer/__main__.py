@@ -6,6 +6,7 @@ from cloister_dealer.app import create_app
 from cloister_dealer.deal import deal
 from cloister_dealer.leases import LeaseBook
 from cloister_dealer.settings import Settings
+from cloister_dealer.telling import tell
 from cloister_shared.service import run_service
 from cloister_shared.tls import server_context
 
@@ -16,6 +17,8 @@ def serve(settings: Settings) -> None:
     if settings.tls_certificate and settings.tls_key:
         tls = server_context(settings.tls_certificate, settings.tls_key)
     dealt = deal(settings)
+    if settings.deal_path:
+        tell(dealt, settings.deal_path, settings.deal_key_path)
     leases = LeaseBook(
         settings.shards_dir / "leases.json",
         dealt.digest,

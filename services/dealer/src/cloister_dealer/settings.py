@@ -54,6 +54,10 @@ class Settings(ServiceSettings):
     """Where shards and leases are kept."""
     held_out_dir: Path = Path("held-out")
     """Where the key holder's samples are written."""
+    deal_path: Path | None = None
+    """File that gets a keyed digest of what was dealt, for the trainer; none by default."""
+    deal_key_path: Path = Path("deal.key")
+    """The key of that digest, which nobody else is to read; made where it is missing."""
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

@@ -9,13 +9,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import uvicorn
 
-from cloister_inference.access import AccessControl, check_exposure
+from cloister_inference.access.control import AccessControl, check_exposure
+from cloister_inference.api.connections import KEEP_ALIVE_SECONDS, BoundedProtocol
 from cloister_inference.app import create_app
-from cloister_inference.connections import KEEP_ALIVE_SECONDS, BoundedProtocol
-from cloister_inference.exposition import exposed
-from cloister_inference.lifecycle import DrainingServer, Lifecycle
-from cloister_inference.logs import json_formatter
-from cloister_inference.metrics import Metrics
+from cloister_inference.lifecycle import DrainingServer, Lifecycle, hold_interrupts
+from cloister_inference.observability.exposition import exposed
+from cloister_inference.observability.logs import json_formatter
+from cloister_inference.observability.metrics import Metrics
 from cloister_inference.settings import Settings
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
@@ -78,6 +78,7 @@ def serve(settings: Settings) -> None:
 
 def main() -> None:
     """Entry point of ``python -m cloister_inference``."""
+    hold_interrupts()
     run_service(SERVICE, Settings, serve)
 
 

@@ -5,7 +5,7 @@ import logging
 import sys
 from functools import partial
 
-from cloister_inference.credentials import ApiKeyStore
+from cloister_inference.access.credentials import ApiKeyStore
 from cloister_inference.settings import Settings
 from cloister_shared.errors import CloisterError
 from cloister_shared.service import run_service

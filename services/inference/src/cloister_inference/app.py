@@ -13,24 +13,24 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from cloister_inference import openapi
-from cloister_inference.access import AccessControl
-from cloister_inference.body import HeldBytes
-from cloister_inference.data_plane import DataPlane
-from cloister_inference.endpoints import ROUTERS, inference
-from cloister_inference.endpoints.access import Authentication, count_request
-from cloister_inference.evaluation_keys import EvaluationKeys
+from cloister_inference.access.control import AccessControl
+from cloister_inference.access.rate_limits import RateLimits
+from cloister_inference.api import openapi
+from cloister_inference.api.answers import install_handlers
+from cloister_inference.api.body import HeldBytes
+from cloister_inference.api.endpoints import ROUTERS, inference
+from cloister_inference.api.endpoints.access import Authentication, count_request
+from cloister_inference.api.openapi import describe_access
+from cloister_inference.keys.evaluation_keys import EvaluationKeys
 from cloister_inference.lifecycle import Lifecycle
-from cloister_inference.metrics import Metrics
-from cloister_inference.model import load_model
-from cloister_inference.openapi import describe_access
+from cloister_inference.observability.metrics import Metrics
+from cloister_inference.observability.telemetry import Telemetry
 from cloister_inference.options import Options
-from cloister_inference.poller import Poller
-from cloister_inference.problems import install_handlers
-from cloister_inference.rate_limits import RateLimits
-from cloister_inference.repository import Repository
-from cloister_inference.scheduler import Scheduler
-from cloister_inference.telemetry import Telemetry
+from cloister_inference.serving.data_plane import DataPlane
+from cloister_inference.serving.model import load_model
+from cloister_inference.serving.poller import Poller
+from cloister_inference.serving.repository import Repository
+from cloister_inference.serving.scheduler import Scheduler
 from cloister_shared.open_inference import CLIENT_DIGEST
 from cloister_shared.registry import Registry
 

@@ -2,12 +2,29 @@
 
 import logging
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
 
 log = logging.getLogger(__name__)
+
+
+INTERRUPTS = {signal.SIGINT}
+
+
+def hold_interrupts() -> None:
+    """Keep SIGINT for ``DrainingServer``; call it in the main thread, before any other starts.
+
+    While Concrete compiles or evaluates, and after that where two of its calls overlapped, a
+    handler of its own takes the place of Python's, and kills the process (concrete-python 2.10.0).
+    A signal that every thread blocks comes to no handler, and can be waited for.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
 
 
 class Lifecycle:
@@ -41,6 +58,17 @@ class DrainingServer(uvicorn.Server):
         self._announced = False
         self.exit_code = 0
         """Other than 0 once a second signal has ended it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals while the context lasts, those too that ``hold_interrupts`` holds."""
+        with super().capture_signals():
+            threading.Thread(target=self._await_interrupts, name="interrupts", daemon=True).start()
+            yield
+
+    def _await_interrupts(self) -> None:
+        while True:
+            self.handle_exit(signal.sigwait(INTERRUPTS), None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
         """Begin to stop; or end at once, where that has begun.

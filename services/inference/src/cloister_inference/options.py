@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloister_inference.evaluator import EvaluatorSetting
+from cloister_inference.evaluation.evaluator import EvaluatorSetting
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cloister_inference.forms import Form, Forms
 from cloister_inference.problems import MalformedRequestError, TooLargeError
 from cloister_shared.errors import CloisterError
 from cloister_shared.open_inference import (
@@ -42,6 +43,8 @@ class InputParameters(_Request):
 
     binary_data_size: int = Field(ge=0)
     """Bytes that follow the JSON header."""
+    form: Literal["concrete", "compact"] = "concrete"
+    """Of the ciphertexts."""
 
 
 class RequestInput(_Request):
@@ -58,6 +61,7 @@ class OutputParameters(_Request):
     """How a result is sent."""
 
     binary_data: Literal[True] = True
+    form: Literal["concrete", "compact"] = "concrete"
 
 
 class RequestOutput(_Request):
@@ -91,6 +95,13 @@ class InferenceHeader(_Request):
     inputs: tuple[RequestInput]
     outputs: tuple[RequestOutput] | tuple[()] = ()
     parameters: RequestParameters = RequestParameters()
+
+    @property
+    def forms(self) -> Forms:
+        """The forms of the ciphertexts and of the results."""
+        (sent,) = self.inputs
+        asked = [output.parameters.form for output in self.outputs]
+        return Forms(Form(sent.parameters.form), Form(asked[0]) if asked else Form.CONCRETE)
 
 
 class BinaryParameters(BaseModel):
@@ -153,6 +164,19 @@ class TensorMetadata(BaseModel):
     """Any number of elements, to the limit of a batch."""
 
 
+class CompactParameters(BaseModel):
+    """The compact form of a version's messages."""
+
+    body_bits: int
+    """To which the bodies of an input are rounded."""
+    word_bits: int
+    """To which the words of a result are rounded."""
+    input_bytes: int
+    """Length of every compact input."""
+    output_bytes: int
+    """Length of every compact result."""
+
+
 class ModelParameters(BaseModel):
     """What a key holder needs to know of a version."""
 
@@ -163,6 +187,8 @@ class ModelParameters(BaseModel):
     """Length of every serialised input."""
     output_bytes: int
     """Length of every serialised output."""
+    compact: CompactParameters | None
+    """Of the compact form; null where this version takes and gives none."""
     reference: bool
     """Whether the circuit in the clear can be downloaded."""
     evaluator: str

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cloister_inference.evaluator import EvaluatorSetting
+from cloister_inference.evaluation.evaluator import EvaluatorSetting
 from cloister_inference.options import KeyOptions, Options
 from cloister_shared.service import ServiceSettings, worker_threads
 

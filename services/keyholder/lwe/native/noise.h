@@ -8,8 +8,8 @@
 double noise_log(double x);
 
 /* Two independent Gaussians of a standard deviation, each rounded to an integer, from 2 * 64 uniform
- * bits, of which the 52 highest of each are used. The magnitude ends at 8.572 standard deviations:
- * 2^-56.8 of a Gaussian's probability lies beyond. */
+ * bits, of which the 52 highest of each are used. The pair's length ends at sqrt(106 log 2), 8.572
+ * standard deviations: 2^-53 of the probability lies beyond. */
 void noise_pair(const uint64_t uniform[2], double std, int64_t pair[2]);
 
 #endif

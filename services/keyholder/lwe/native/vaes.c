@@ -45,8 +45,11 @@ VAES static uint64_t product(const uint8_t *words, const lwe_key_word *key, size
         }
     __m512i sum = _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]),
                                    _mm512_add_epi64(sums[2], sums[3]));
-    return (uint64_t)_mm512_reduce_add_epi64(sum) +
-           masked_sum(words + k * sizeof *key, key + k, count - k);
+    uint64_t lanes[LANES], total = masked_sum(words + k * sizeof *key, key + k, count - k);
+    _mm512_storeu_si512(lanes, sum);
+    for (int lane = 0; lane < LANES; lane++)
+        total += lanes[lane];
+    return total;
 }
 
 const lwe_kernel *lwe_vaes(void)

@@ -2,6 +2,7 @@
 
 from cloister_keyholder.aio import AsyncEncryptedModel
 from cloister_keyholder.errors import (
+    ClientUnavailable,
     IncompatibleVersion,
     InvalidAnswer,
     InvalidClientPackage,
@@ -21,6 +22,7 @@ from cloister_keyholder.stored_key import KeyFolder
 __all__ = [
     "Answer",
     "AsyncEncryptedModel",
+    "ClientUnavailable",
     "EncryptedModel",
     "IncompatibleVersion",
     "InvalidAnswer",

@@ -1,4 +1,4 @@
-"""The command ``keyholder``: evaluate, predict, encrypt, decrypt."""
+"""The command ``keyholder``: evaluate, predict, encrypt, decrypt, keys."""
 
 import csv
 import json
@@ -13,17 +13,17 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from cloister_keyholder import keyfile
+from cloister_keyholder import key_commands, keyfile
 from cloister_keyholder.credentials import read_api_key
-from cloister_keyholder.errors import InvalidSamples, KeyUnusable
+from cloister_keyholder.errors import InvalidSamples
 from cloister_keyholder.evaluation import evaluate as evaluate_model
 from cloister_keyholder.model import EncryptedModel, Floats
-from cloister_keyholder.pipeline import Answer, Limits
+from cloister_keyholder.opening import Model, Url, chosen, open_model
+from cloister_keyholder.pipeline import Answer
 from cloister_keyholder.progress import show_progress
 from cloister_keyholder.report import render, write_report
 from cloister_keyholder.samples import read_csv, read_held_out
 from cloister_keyholder.settings import Settings
-from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.waiting import wait_for_model
 from cloister_shared.service import run_service
 
@@ -37,8 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Url = Annotated[str | None, typer.Option(help="Inference service [default: CLOISTER_URL]")]
-Model = Annotated[str | None, typer.Option(help="Name of the model [default: CLOISTER_MODEL]")]
+app.add_typer(key_commands.app, name="keys")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead")]
 Rows = Annotated[Path, typer.Argument(metavar="FILE.csv", help="Rows of raw values")]
 
@@ -59,7 +59,7 @@ def evaluate(
 
     Exits 1 if any encrypted result differs from the same integers in the clear.
     """
-    settings = _settings(ctx, url, model)
+    settings = chosen(ctx, url, model)
     held_out = read_held_out(settings.held_out_dir)
     wait_for_model(
         settings.url,
@@ -68,7 +68,7 @@ def evaluate(
         api_key=read_api_key(settings.api_key_path),
         ca_path=settings.ca_path,
     )
-    with _open(settings) as encrypted, show_progress("evaluating encrypted") as progress:
+    with open_model(settings) as encrypted, show_progress("evaluating encrypted") as progress:
         found = evaluate_model(
             encrypted,
             held_out,
@@ -103,7 +103,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Print the predicted class of every row, or value of a regression, one a line."""
-    with _open(_settings(ctx, url, model)) as encrypted:
+    with open_model(chosen(ctx, url, model)) as encrypted:
         rows = read_csv(file, encrypted.card.data)
         answers: list[Answer] = []
         with show_progress("predicting encrypted") as progress:
@@ -135,8 +135,8 @@ def encrypt(
     model: Model = None,
 ) -> None:
     """Encrypt one row under a new key, and print the curl command that sends it."""
-    settings = _settings(ctx, url, model)
-    with _open(settings) as encrypted:
+    settings = chosen(ctx, url, model)
+    with open_model(settings) as encrypted:
         rows = read_csv(file, encrypted.card.data)
         if row >= len(rows):
             raise InvalidSamples(f"{file} has {len(rows)} rows, counted from 0: there is no {row}")
@@ -171,13 +171,9 @@ def decrypt(
         data = result.read_bytes()
     except OSError as error:
         raise InvalidSamples(f"{result} cannot be read: {error.strerror}") from None
-    settings = _settings(ctx, url, model or held.model)
-    with _open(settings, held.version) as encrypted:
-        if encrypted.description.client_digest != held.client_digest:
-            raise KeyUnusable(
-                f"{key} is of another client.zip than version {held.version} of {settings.model} "
-                f"at {settings.url}: give the service that the row was encrypted for"
-            )
+    settings = chosen(ctx, url, model or held.model)
+    with open_model(settings, held.version) as encrypted:
+        keyfile.check_client(held, key, encrypted.description.client_digest, settings.url)
         scores = encrypted.dequantise(encrypted.read_key(held.keyset).decrypt(data)[None, :])
         (answer,) = encrypted.answers(scores)
     typer.echo(answer)
@@ -199,13 +195,6 @@ def _predicted(encrypted: EncryptedModel, scores: Floats, *, proba: bool) -> dic
     return {"predictions": [None if one in (math.inf, -math.inf) else one for one in answers]}
 
 
-def _settings(ctx: typer.Context, url: str | None, model: str | None) -> Settings:
-    settings = ctx.ensure_object(Settings)
-    return settings.model_copy(
-        update={"url": url or settings.url, "model": model or settings.model}
-    )
-
-
 def _curl(encrypted: EncryptedModel, payload: Path, settings: Settings) -> str:
     """Return the shell command that posts a ciphertext.
 
@@ -225,19 +214,6 @@ def _curl(encrypted: EncryptedModel, payload: Path, settings: Settings) -> str:
         show = shlex.join(["sed", "-n", header, str(settings.api_key_path)]) + " | "
     command += ["--data-binary", f"@{payload}", "--output", "result.bin", encrypted.infer_url]
     return show + shlex.join(command)
-
-
-def _open(settings: Settings, version: int | None = None) -> EncryptedModel:
-    return EncryptedModel(
-        settings.url,
-        settings.model,
-        version=version,
-        retry_seconds=settings.retry_seconds,
-        limits=Limits(settings.processes, settings.connections, settings.batch),
-        api_key=read_api_key(settings.api_key_path),
-        ca_path=settings.ca_path,
-        key_folder=KeyFolder(settings.key_store_dir, settings.key_rotate_days),
-    )
 
 
 def _run(settings: Settings) -> None:

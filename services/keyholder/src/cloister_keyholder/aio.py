@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 import httpx
 import numpy as np
 
+from cloister_keyholder.client import ClientSetting
 from cloister_keyholder.flow import Flow
 from cloister_keyholder.model import (
     Floats,
@@ -23,7 +24,7 @@ from cloister_keyholder.pipeline import Answer, Limits
 from cloister_keyholder.stored_key import KeyFolder
 from cloister_keyholder.transport import AsyncTransport
 from cloister_shared.preprocessing import OutOfBounds, Row, Table
-from cloister_shared.reference import Reference
+from cloister_shared.reference import ClearCircuit
 
 T = TypeVar("T")
 
@@ -45,10 +46,12 @@ class AsyncEncryptedModel(LocalModel):
         transport: what httpx sends through; its own by default.
         retry_seconds: how long one request is repeated while the service is unreachable or busy.
         out_of_bounds: ``refuse`` or ``clip`` values outside their declared bounds.
-        limits: on processes that encrypt, on requests at a time and on queries in a request.
+        limits: on cores that encrypt, on requests at a time and on queries in a request.
         api_key: of the service, where it needs one.
         ca_path: PEM file with the CA certificates that are trusted for https.
         key_folder: for the stored keys of models that need evaluation keys.
+        client: what makes keys, encrypts and decrypts.
+        compact: whether messages are compact where the service and the client can.
 
     Raises:
         KeyholderError: ``url`` is no address, or the API key or ``ca_path`` cannot be used; from
@@ -68,6 +71,8 @@ class AsyncEncryptedModel(LocalModel):
         api_key: str | None = None,
         ca_path: Path | None = None,
         key_folder: KeyFolder | None = None,
+        client: ClientSetting = "auto",
+        compact: bool = True,
     ) -> None:
         self._transport = AsyncTransport(
             url,
@@ -76,7 +81,9 @@ class AsyncEncryptedModel(LocalModel):
             api_key=api_key,
             ca_path=ca_path,
         )
-        super().__init__(name, self._transport, out_of_bounds, limits, key_folder)
+        super().__init__(
+            name, self._transport, out_of_bounds, limits, key_folder, client, compact=compact
+        )
         self._version = version
 
     async def __aenter__(self) -> Self:
@@ -139,7 +146,7 @@ class AsyncEncryptedModel(LocalModel):
             async for answer in answers:
                 yield answer
 
-    async def reference(self) -> Reference | None:
+    async def reference(self) -> ClearCircuit | None:
         """Return the circuit in the clear, or None where the service does not publish it."""
         return await self._transport.run(self._reference())
 

@@ -7,10 +7,10 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,24 +21,31 @@ from cloister_keyholder.errors import InvalidAnswer, InvalidClientPackage, Reque
 from cloister_keyholder.flow import Flow
 from cloister_keyholder.transport import Exchanges, FileBody
 from cloister_shared.artifact import REFERENCE
+from cloister_shared.compact import Compact
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
-from cloister_shared.open_inference import CLIENT_DIGEST, EVALUATION_KEY
-from cloister_shared.reference import Reference
+from cloister_shared.open_inference import CLIENT_DIGEST, COMPACT_TYPE, EVALUATION_KEY, OCTETS
 
 METADATA_LIMIT = 1 << 20
 CLIENT_LIMIT = 16 << 20
 REFERENCE_LIMIT = 256 << 20
 """Bytes: 1 MiB, 16 MiB and 256 MiB. MNIST's client.zip has 73 KB, its reference 128 KB."""
 
+Read = TypeVar("Read")
+
 log = logging.getLogger(__name__)
 
 _EVALUATE = re.compile(r"(?:^|,)\s*evaluate\s*;(?:[^,]*;)?\s*dur=(\d+(?:\.\d+)?)")
 
 
+class _Compact(Compact):
+    model_config = ConfigDict(extra="ignore")
+
+
 class _Parameters(BaseModel):
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
     client_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    compact: _Compact | None = None
 
 
 class _Metadata(BaseModel):
@@ -54,6 +61,8 @@ class Description:
     version: int
     client_digest: str
     """SHA-256 of its client.zip."""
+    compact: Compact | None = None
+    """How far messages are rounded in the compact form, where the service takes it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ class InferenceService:
         described = int(parameters.version)
         if version not in (None, described):
             raise InvalidAnswer(f"asked for version {version}, the service described {described}")
-        return Description(described, parameters.client_digest)
+        return Description(described, parameters.client_digest, parameters.compact)
 
     def client_zip(self, description: Description) -> Flow[bytes]:
         """Return the client.zip of a version.
@@ -123,8 +132,12 @@ class InferenceService:
             )
         return reply.body
 
-    def reference(self, version: int) -> Flow[Reference | None]:
+    def reference(self, version: int, read: Callable[[Path], Read]) -> Flow[Read | None]:
         """Return the circuit in the clear, or None where it is not published.
+
+        Args:
+            version: of the model.
+            read: makes it of an .npz file, and raises CloisterError where it is damaged.
 
         Raises:
             InvalidAnswer: it is damaged.
@@ -142,7 +155,7 @@ class InferenceService:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / REFERENCE
                 path.write_bytes(reply.body)
-                return Reference.read(path)
+                return read(path)
         except InvalidClientPackage as error:
             raise InvalidAnswer(f"the service's {REFERENCE} is damaged: {error}") from None
         except (CloisterError, MemoryError):
@@ -155,6 +168,7 @@ class InferenceService:
         *,
         result_limit: int,
         evaluation_key: str | None = None,
+        compact: bool = False,
     ) -> Flow[list[Inference]]:
         """Return the encrypted results of ciphertexts, in their order, by one request.
 
@@ -163,16 +177,19 @@ class InferenceService:
             ciphertexts: serialised inputs, at least one. One goes by itself, several are framed.
             result_limit: the most bytes that a result may have.
             evaluation_key: digest of the evaluation keys to evaluate with, where some are needed.
+            compact: whether ciphertexts are, and results are to be, in the compact form.
 
         Raises:
             InvalidAnswer: the answer is not one result for each ciphertext.
         """
         headers, body = infer_headers(description), ciphertexts[0]
+        if compact:
+            headers |= {"Content-Type": COMPACT_TYPE, "Accept": COMPACT_TYPE}
         if evaluation_key:
             headers[EVALUATION_KEY] = evaluation_key
         limit = result_limit
         if len(ciphertexts) > 1:
-            framing, body = pack(ciphertexts)
+            framing, body = pack(ciphertexts, compact=compact)
             headers |= framing
             limit = answer_limit(len(ciphertexts), result_limit)
         start = time.perf_counter()
@@ -228,7 +245,7 @@ class KeyService:
             limit=METADATA_LIMIT,
             content=content,
             headers={
-                "Content-Type": "application/octet-stream",
+                "Content-Type": OCTETS,
                 CLIENT_DIGEST: self._client_digest,
             },
         )
@@ -250,6 +267,6 @@ def _key_path(digest: str) -> str:
 def infer_headers(description: Description) -> dict[str, str]:
     """Return the headers of every inference request; those of one ciphertext need no others."""
     return {
-        "Content-Type": "application/octet-stream",
+        "Content-Type": OCTETS,
         CLIENT_DIGEST: description.client_digest,
     }

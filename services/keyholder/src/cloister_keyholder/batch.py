@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cloister_keyholder.errors import InvalidAnswer
 from cloister_shared.errors import CloisterError
 from cloister_shared.open_inference import (
+    FORM_PARAMETER,
     HEADER_LENGTH,
     INPUT_NAME,
+    OCTETS,
     OUTPUT_NAME,
     decode_elements,
     encode_elements,
@@ -46,9 +48,15 @@ class _Header(_Answered):
     outputs: tuple[_Output]
 
 
-def pack(ciphertexts: Sequence[bytes]) -> tuple[dict[str, str], bytes]:
-    """Return the framing's HTTP header and the body of a request."""
+def pack(ciphertexts: Sequence[bytes], *, compact: bool = False) -> tuple[dict[str, str], bytes]:
+    """Return the framing's HTTP headers and the body of a request.
+
+    Args:
+        ciphertexts: serialised inputs.
+        compact: whether they are, and the results are to be, in the compact form.
+    """
     data = encode_elements(ciphertexts)
+    form = {FORM_PARAMETER: "compact"} if compact else {}
     header = json.dumps(
         {
             "inputs": [
@@ -56,13 +64,13 @@ def pack(ciphertexts: Sequence[bytes]) -> tuple[dict[str, str], bytes]:
                     "name": INPUT_NAME,
                     "datatype": "BYTES",
                     "shape": [len(ciphertexts)],
-                    "parameters": {"binary_data_size": len(data)},
+                    "parameters": {"binary_data_size": len(data)} | form,
                 }
             ],
-            "outputs": [{"name": OUTPUT_NAME, "parameters": {"binary_data": True}}],
+            "outputs": [{"name": OUTPUT_NAME, "parameters": {"binary_data": True} | form}],
         }
     ).encode()
-    return {HEADER_LENGTH: str(len(header))}, header + data
+    return {HEADER_LENGTH: str(len(header)), "Content-Type": OCTETS}, header + data
 
 
 def answer_limit(count: int, result_limit: int) -> int:

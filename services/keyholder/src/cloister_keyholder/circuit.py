@@ -2,49 +2,57 @@
 
 A circuit that needs no evaluation keys has a fresh key for every query; one that does has a stored
 key, see ``stored_key``.
-
-Only Concrete's runtime is used: ``concrete.compiler`` loads in a second and without PyTorch.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from concrete.compiler import ClientProgram, Keyset, ProgramInfo, TransportValue, Value
 
-from cloister_keyholder.errors import InvalidResult, KeyholderError, KeyUnusable
-from cloister_keyholder.framing import is_one_message
+from cloister_keyholder.client import ClientSetting, SecretKey, choose_client
+from cloister_keyholder.errors import KeyholderError, KeyUnusable
 from cloister_keyholder.parameters import ClientSpecs
+from cloister_shared.compact import Compact
 
 Integers = npt.NDArray[np.int64]
-
-ENVELOPE_LIMIT = 4096
-"""The most bytes around a result's ciphertexts; Concrete's envelope has 264."""
 
 
 class Circuit:
     """The key holder's side of a circuit."""
 
-    def __init__(self, specs: ClientSpecs) -> None:
+    def __init__(self, specs: ClientSpecs, client: ClientSetting = "auto") -> None:
+        """Take a circuit.
+
+        Args:
+            specs: of the circuit.
+            client: what makes keys, encrypts and decrypts: see ``choose_client``.
+
+        Raises:
+            ClientUnavailable: the client that is asked for cannot serve.
+        """
         self.specs = specs
-        self._info = ProgramInfo.deserialize(specs.program_info())
+        choice = choose_client(client, specs)
+        self.client = choice.client
+        self.client_reason = choice.reason
 
-    @property
-    def result_limit(self) -> int:
-        """The most bytes that a serialised result may have."""
-        return self.specs.result_data_bytes + ENVELOPE_LIMIT
+    def result_limit(self, compact: Compact | None) -> int:
+        """The most bytes that a result may have, in the compact form or in Concrete's."""
+        if compact:
+            return compact.result_bytes(self.specs.n_outputs, self.specs.lwe_dimension)
+        return self.specs.result_limit
 
-    def new_keyset(self) -> Keyset:
-        """Make secret keys, and evaluation keys where the circuit needs them."""
-        # Zero seeds make Concrete draw its own from the operating system or the processor.
-        return Keyset(self._info, None, 0, 0, 0, 0, None)
-
-    def encrypt(self, quantised: Integers, keyset: Keyset | None = None) -> "Query":
+    def encrypt(
+        self,
+        quantised: Integers,
+        key: SecretKey | None = None,
+        compact: Compact | None = None,
+    ) -> "Query":
         """Encrypt one row.
 
         Args:
             quantised: integers, shape (n_features,).
-            keyset: stored keys to encrypt under; new ones by default.
+            key: a stored key to encrypt under; a new one by default.
+            compact: how far to round, where the service takes the compact form.
 
         Raises:
             KeyholderError: wrong shape, or an integer that the encoding does not hold.
@@ -56,12 +64,9 @@ class Circuit:
             )
         if quantised.min() < low or quantised.max() > high:
             raise KeyholderError(f"quantised values must lie in [{low}, {high}]")
-        if keyset is None:
-            keyset = self.new_keyset()
-        # Concrete reads the buffer in row-major order whatever the array's own order is.
-        row = np.ascontiguousarray(quantised[None, :], dtype=np.int64)
-        ciphertext = self._client(keyset).prepare_input(Value(row), 0).serialize()
-        return Query(ciphertext, QueryKey(self, keyset))
+        is_stored = key is not None
+        used = key or self.client.new_key()
+        return Query(used.encrypt(quantised, compact), QueryKey(used, compact, is_stored=is_stored))
 
     def read_key(self, serialised: bytes) -> "QueryKey":
         """Return a key from ``QueryKey.export``.
@@ -69,43 +74,7 @@ class Circuit:
         Raises:
             KeyUnusable: these bytes are not a key.
         """
-        try:
-            if not is_one_message(serialised):
-                raise RuntimeError("not one message")
-            keyset = Keyset.deserialize(serialised)
-            self._client(keyset)
-        except RuntimeError:
-            raise KeyUnusable("these bytes are not a key of this circuit") from None
-        return QueryKey(self, keyset)
-
-    def _client(self, keyset: Keyset) -> "ClientProgram":
-        program = ClientProgram.create_encrypted(self._info, keyset)
-        return program.get_client_circuit(self.specs.circuit_name)
-
-    def decrypt(self, keyset: Keyset, result: bytes) -> Integers:
-        """Decrypt one result; callers use ``QueryKey.decrypt``, which drops the key.
-
-        Raises:
-            InvalidResult: these bytes cannot be a result of the circuit.
-        """
-        specs = self.specs
-        if not specs.result_data_bytes < len(result) <= self.result_limit:
-            raise InvalidResult(
-                f"a result of this circuit has {specs.result_data_bytes} bytes of ciphertext; "
-                f"{len(result)} bytes cannot be one"
-            )
-        if not is_one_message(result):
-            raise InvalidResult("the result is not one whole message: it is damaged")
-        try:
-            value = TransportValue.deserialize(result)
-            scores = self._client(keyset).process_output(value, 0).to_py_val()
-        except RuntimeError:
-            raise InvalidResult("the result is damaged, or of another circuit") from None
-        integers = np.asarray(scores)
-        if integers.shape != specs.output_shape or integers.dtype.kind not in "iu":
-            raise InvalidResult(f"the result is not {specs.n_outputs} scores")
-        row: Integers = integers.ravel().astype(np.int64)
-        return row
+        return QueryKey(self.client.read_key(serialised))
 
 
 class QueryKey:
@@ -116,9 +85,12 @@ class QueryKey:
     whether that result was good or not.
     """
 
-    def __init__(self, circuit: Circuit, keyset: Keyset) -> None:
-        self._circuit = circuit
-        self._keyset: Keyset | None = keyset
+    def __init__(
+        self, key: SecretKey, compact: Compact | None = None, *, is_stored: bool = False
+    ) -> None:
+        self._key: SecretKey | None = key
+        self._compact = compact
+        self._is_stored = is_stored
 
     def decrypt(self, result: bytes) -> Integers:
         """Decrypt the query's result and drop the key.
@@ -133,9 +105,17 @@ class QueryKey:
             InvalidResult: these bytes cannot be a result of the circuit.
             KeyUnusable: the key was dropped before.
         """
-        keyset = self._held()
-        self._keyset = None
-        return self._circuit.decrypt(keyset, result)
+        key = self._held()
+        try:
+            return key.decrypt(result, self._compact)
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """Overwrite the key, unless it is a stored one; it is of no use afterwards."""
+        key, self._key = self._key, None
+        if key and not self._is_stored:
+            key.wipe()
 
     def export(self) -> bytes:
         """Return the key as bytes, for a result that another process will decrypt.
@@ -143,13 +123,12 @@ class QueryKey:
         Raises:
             KeyUnusable: the key was dropped before.
         """
-        serialised: bytes = self._held().serialize()
-        return serialised
+        return self._held().export()
 
-    def _held(self) -> Keyset:
-        if self._keyset is None:
+    def _held(self) -> SecretKey:
+        if self._key is None:
             raise KeyUnusable("this key has decrypted its one result: encrypt the row again")
-        return self._keyset
+        return self._key
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from concrete.compiler import Keyset
-
 from cloister_keyholder.circuit import Circuit, Integers, QueryKey
+from cloister_keyholder.client import SecretKey
 from cloister_keyholder.errors import KeyUnusable
+from cloister_shared.compact import Compact
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Encryptor(Protocol):
             WorkerLost: it cannot.
         """
 
-    def encrypt(self, row: Integers, keyset: Keyset | None = None) -> Encrypted:
+    def encrypt(self, row: Integers, key: SecretKey | None = None) -> Encrypted:
         """Encrypt one quantised row, shape (n_features,).
 
         Args:
             row: to encrypt.
-            keyset: a stored key to encrypt under, which only an encryptor in the process that
+            key: a stored key to encrypt under, which only an encryptor in the process that
                 holds it takes; a new key of the row's own by default.
 
         Raises:
@@ -76,21 +76,23 @@ class Encryptor(Protocol):
 class LocalEncryptor:
     """An encryptor in this process.
 
-    Concrete holds the interpreter's lock while it encrypts, so that threads gain nothing.
+    Concrete's client holds the interpreter's lock while it encrypts, so that threads gain nothing;
+    the native one does not.
     """
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: Circuit, compact: Compact | None = None) -> None:
         self._circuit = circuit
+        self._compact = compact
         self._keys: dict[int, QueryKey] = {}
         self._tickets = count()
 
     def start(self) -> None:
         """See ``Encryptor.start``."""
 
-    def encrypt(self, row: Integers, keyset: Keyset | None = None) -> Encrypted:
+    def encrypt(self, row: Integers, key: SecretKey | None = None) -> Encrypted:
         """See ``Encryptor.encrypt``."""
         start = time.perf_counter()
-        query = self._circuit.encrypt(row, keyset)
+        query = self._circuit.encrypt(row, key, self._compact)
         milliseconds = 1000 * (time.perf_counter() - start)
         ticket = next(self._tickets)
         self._keys[ticket] = query.key
@@ -107,11 +109,14 @@ class LocalEncryptor:
 
     def discard(self, ticket: int) -> None:
         """See ``Encryptor.discard``."""
-        self._keys.pop(ticket, None)
+        key = self._keys.pop(ticket, None)
+        if key:
+            key.drop()
 
     def stop(self) -> None:
         """See ``Encryptor.stop``: a row or a result takes milliseconds."""
 
     def close(self) -> None:
         """See ``Encryptor.close``."""
-        self._keys.clear()
+        for ticket in list(self._keys):
+            self.discard(ticket)

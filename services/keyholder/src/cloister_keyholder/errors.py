@@ -9,6 +9,7 @@ CloisterError
     ├── InvalidClientPackage      its client.zip is damaged, or not one for this program
     │   ├── IncompatibleVersion   ... made by another version of Concrete
     │   └── UnsafeParameters      ... with parameters that would not protect the query
+    ├── ClientUnavailable         what is to make keys and encrypt is not there, or does not fit
     ├── KeyUnusable               a key was used already, or its file cannot be used
     ├── WorkerLost                a process that encrypts ended, and its keys with it
     └── InvalidSamples            the key holder's own samples do not fit the model
@@ -55,6 +56,10 @@ class IncompatibleVersion(InvalidClientPackage):
 
 class UnsafeParameters(InvalidClientPackage):
     """A client.zip asks for encryption below 128 bits of security, or of an unknown kind."""
+
+
+class ClientUnavailable(KeyholderError):  # noqa: N818 - named for what happened
+    """The client that is asked for, or is left, cannot serve this model here."""
 
 
 class KeyUnusable(KeyholderError):  # noqa: N818 - named for what happened, as httpx names its own

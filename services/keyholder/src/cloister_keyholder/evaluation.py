@@ -12,7 +12,7 @@ from cloister_keyholder.model import EncryptedModel
 from cloister_keyholder.pipeline import Answer
 from cloister_keyholder.samples import HeldOut
 from cloister_shared.links import class_indices
-from cloister_shared.reference import Reference
+from cloister_shared.reference import ClearCircuit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -99,6 +99,8 @@ class EvaluationReport(_Part):
     model: str
     version: int
     client_digest: str
+    client: str
+    """What made keys, encrypted and decrypted: ``native`` or ``concrete``."""
     dataset: str
     held_out: int
     """Samples in the held-out set."""
@@ -168,6 +170,7 @@ def evaluate(
         model=model.name,
         version=model.description.version,
         client_digest=model.description.client_digest,
+        client=model.client,
         dataset=held_out.schema.dataset,
         held_out=len(held_out.rows),
         evaluated=total,
@@ -214,7 +217,7 @@ def _absolute_error(predicted: Answers, answers: Answers) -> float:
 
 def _scores(
     model: EncryptedModel,
-    reference: Reference | None,
+    reference: ClearCircuit | None,
     held_out: HeldOut,
     samples: int,
     score: Callable[[Answers, Answers], float],
@@ -234,7 +237,7 @@ def _scores(
 
 def _agreement(
     model: EncryptedModel,
-    reference: Reference | None,
+    reference: ClearCircuit | None,
     held_out: HeldOut,
     scores: Integers,
     predicted: Answers,

@@ -65,6 +65,25 @@ def read_key(path: Path) -> KeyFile:
         raise KeyUnusable(f"{path} is not a key file of keyholder encrypt") from None
 
 
+def check_client(held: KeyFile, path: Path, client_digest: str, url: str) -> None:
+    """Raise unless a key is of the client.zip that a service offers.
+
+    Args:
+        held: the key.
+        path: of its file.
+        client_digest: SHA-256 of the client.zip of the version that the key names.
+        url: of the service.
+
+    Raises:
+        KeyUnusable: it is of another one.
+    """
+    if client_digest != held.client_digest:
+        raise KeyUnusable(
+            f"{path} is of another client.zip than version {held.version} of {held.model} at "
+            f"{url}: give the service that the row was encrypted for"
+        )
+
+
 def write_new(path: Path, data: bytes, mode: int) -> None:
     """Create a file that was not there before.
 

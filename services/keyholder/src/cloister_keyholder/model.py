@@ -3,7 +3,7 @@
 import math
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cloister_keyholder import background
 from cloister_keyholder.api import Description, InferenceService, KeyService, infer_headers
 from cloister_keyholder.circuit import Query, QueryKey
+from cloister_keyholder.client import ClientSetting
 from cloister_keyholder.errors import (
     InvalidAnswer,
     InvalidSamples,
@@ -24,6 +25,7 @@ from cloister_keyholder.errors import (
 from cloister_keyholder.flow import Flow
 from cloister_keyholder.keyed import UploadedKeys
 from cloister_keyholder.package import ClientPackage, open_package
+from cloister_keyholder.parameters import ClientSpecs
 from cloister_keyholder.pipeline import Answer, Limits, Pipeline
 from cloister_keyholder.stored_key import KeyFolder, StoredKeys
 from cloister_keyholder.transport import Exchanges, Transport
@@ -31,7 +33,7 @@ from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import class_indices, has_probabilities, probabilities, values
 from cloister_shared.preprocessing import OutOfBounds, Row, Table, to_inputs
-from cloister_shared.reference import Reference
+from cloister_shared.reference import ClearCircuit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -59,6 +61,8 @@ class LocalModel:
         out_of_bounds: as ``EncryptedModel`` has it.
         limits: on what happens at a time.
         key_folder: for the stored keys of models that need evaluation keys.
+        client: what makes keys, encrypts and decrypts.
+        compact: whether messages are compact where the service and the client can.
     """
 
     def __init__(
@@ -68,6 +72,9 @@ class LocalModel:
         out_of_bounds: OutOfBounds | None,
         limits: Limits | None,
         key_folder: KeyFolder | None,
+        client: ClientSetting,
+        *,
+        compact: bool,
     ) -> None:
         self.name = name
         self._service = InferenceService(transport, name)
@@ -76,6 +83,8 @@ class LocalModel:
         self._limits = limits or Limits()
         self._exchanges = transport
         self._key_folder = key_folder
+        self._client = client
+        self._compact = compact
         self._opened: _Opened | None = None
 
     @property
@@ -160,6 +169,16 @@ class LocalModel:
         return self._package.circuit.read_key(serialised)
 
     @property
+    def specs(self) -> ClientSpecs:
+        """The encryption parameters of the model's circuit, as they were checked."""
+        return self._package.circuit.specs
+
+    @property
+    def client(self) -> str:
+        """What makes keys, encrypts and decrypts for this model: ``native`` or ``concrete``."""
+        return self._package.circuit.client.name
+
+    @property
     def infer_url(self) -> str:
         """Where a ciphertext is posted."""
         return self._url + self._service.infer_path(self._description.version)
@@ -193,7 +212,9 @@ class LocalModel:
     def _open(self, version: int | None) -> Flow[None]:
         """Fetch and check what queries need."""
         description = yield from self._service.describe(version)
-        package = open_package((yield from self._service.client_zip(description)))
+        if not self._compact:
+            description = replace(description, compact=None)
+        package = open_package((yield from self._service.client_zip(description)), self._client)
         keys = self._uploaded_keys(description, package)
         pipeline = Pipeline(self._service, description, package.circuit, self._limits, keys)
         self._opened = _Opened(description, package, pipeline)
@@ -212,16 +233,14 @@ class LocalModel:
             )
         return UploadedKeys(
             KeyService(self._exchanges, description.client_digest),
-            StoredKeys(self._key_folder, description.client_digest, package.circuit),
+            StoredKeys(self._key_folder, description.client_digest, package.circuit.client),
         )
 
-    def _reference(self) -> Flow[Reference | None]:
-        reference = yield from self._service.reference(self._description.version)
-        data = self.card.data
-        if reference and (
-            reference.coef.shape != (data.n_outputs, data.n_inputs)
-            or not np.array_equal(reference.features, self._package.features)
-        ):
+    def _reference(self) -> Flow[ClearCircuit | None]:
+        reference = yield from self._service.reference(
+            self._description.version, self._package.read_reference
+        )
+        if reference and not self._package.is_of(reference):
             raise InvalidAnswer("the service's reference is of another model")
         return reference
 
@@ -268,7 +287,7 @@ class EncryptedModel(LocalModel):
     is made, kept in ``key_folder`` and used for all queries until it is replaced. What follows
     about processes and batches is for other models.
 
-    Many rows are encrypted by several processes, and sent several to a request and several
+    Many rows are encrypted on several cores, and sent several to a request and several
     requests at a time; a bounded number of rows is under way. A row's result
     is the same however it travels. One model may be used from several threads.
 
@@ -285,14 +304,19 @@ class EncryptedModel(LocalModel):
         retry_seconds: how long one request is repeated while the service is unreachable or busy.
         out_of_bounds: ``refuse`` or ``clip`` values outside their declared bounds; what the model
             card says by default.
-        limits: on processes that encrypt, on requests at a time and on queries in a request.
+        limits: on cores that encrypt, on requests at a time and on queries in a request.
         api_key: of the service, where it needs one.
         ca_path: PEM file with the CA certificates that are trusted for https, the usual ones by
             default.
         key_folder: for the stored keys of models that need evaluation keys; without one these
             models are refused.
+        client: what makes keys, encrypts and decrypts: ``native``, ``concrete``, or ``auto``, the
+            native one where it fits the model.
+        compact: whether messages are compact where the service and the client can: a third or less
+            of the bytes, and the same results.
 
     Raises:
+        ClientUnavailable: the client that is asked for does not fit the model, or is not installed.
         KeyUnusable: the model needs a stored key, and there is no ``key_folder``.
         ServiceUnavailable: the service does not answer.
         RequestRefused: there is no such model or version.
@@ -313,6 +337,8 @@ class EncryptedModel(LocalModel):
         api_key: str | None = None,
         ca_path: Path | None = None,
         key_folder: KeyFolder | None = None,
+        client: ClientSetting = "auto",
+        compact: bool = True,
     ) -> None:
         self._transport = Transport(
             url,
@@ -322,7 +348,9 @@ class EncryptedModel(LocalModel):
             ca_path=ca_path,
         )
         try:
-            super().__init__(name, self._transport, out_of_bounds, limits, key_folder)
+            super().__init__(
+                name, self._transport, out_of_bounds, limits, key_folder, client, compact=compact
+            )
             self._transport.run(self._open(version))
         except BaseException:
             self._transport.close()
@@ -401,7 +429,7 @@ class EncryptedModel(LocalModel):
         flows = self._pipeline.chunks(quantised)
         return background.stream(flows, self._transport, self._pipeline.window)
 
-    def reference(self) -> Reference | None:
+    def reference(self) -> ClearCircuit | None:
         """Return the circuit in the clear, or None where the service does not publish it.
 
         Raises:

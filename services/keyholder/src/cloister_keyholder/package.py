@@ -1,8 +1,8 @@
 """client.zip: all that a key holder needs to know to query a model."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,14 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloister_keyholder.archive import read_members
 from cloister_keyholder.circuit import Circuit
+from cloister_keyholder.client import ClientSetting
 from cloister_keyholder.errors import IncompatibleVersion, InvalidClientPackage
 from cloister_keyholder.parameters import read_specs
-from cloister_keyholder.quantiser import OutputScale, read_processing
+from cloister_keyholder.quantiser import read_processing
 from cloister_shared.artifact import CARD, CIRCUIT, CLIENT_ZIP
 from cloister_shared.card import ModelCard
 from cloister_shared.estimators import estimator
 from cloister_shared.links import Link, link
-from cloister_shared.reference import Quantiser
+from cloister_shared.reference import OutputScale, Quantiser, Reference
+from cloister_shared.tree_reference import TreeReference
 from cloister_shared.trees import ranks
 
 SPECS = "client.specs.json"
@@ -26,7 +28,8 @@ PROCESSING = "serialized_processing.json"
 VERSIONS = "versions.json"
 UNPACKED_LIMIT = 32 << 20
 """The most bytes that client.zip may unpack to: 32 MiB."""
-RUNTIME = "concrete-python"
+RUNTIME, RUNTIME_VERSION = "concrete-python", "2.10.0"
+"""What circuits must have been compiled with: other versions have other messages and encodings."""
 
 TREES_PARAMETER = "n_estimators"
 """Of a forest: how many trees it has."""
@@ -79,11 +82,37 @@ class ClientPackage:
             return self.quantiser.quantise(taken)
         return self.quantiser.quantise(ranks(taken, self.edges).astype(np.float64))
 
+    def read_reference(self, path: Path) -> Reference | TreeReference:
+        """Read the circuit in the clear, in the form of this family, from an .npz file.
 
-def open_package(data: bytes) -> ClientPackage:
+        Raises:
+            CloisterError: the file is damaged, or of another family.
+        """
+        if self.family == "tree":
+            return TreeReference.read(path, self.card.data)
+        return Reference.read(path)
+
+    def is_of(self, reference: Reference | TreeReference) -> bool:
+        """Whether this is the client side of a circuit, as far as the two have in common."""
+        if not np.array_equal(reference.features, self.features):
+            return False
+        if isinstance(reference, TreeReference):
+            return reference.trees.n_trees == self.circuit.specs.n_trees and all(
+                map(np.array_equal, reference.ranked.edges, self.edges or ())
+            )
+        data = self.card.data
+        return reference.coef.shape == (data.n_outputs, data.n_inputs)
+
+
+def open_package(data: bytes, client: ClientSetting = "auto") -> ClientPackage:
     """Check a client.zip and return what it says. Nothing in it is executed or unpickled.
 
+    Args:
+        data: the archive.
+        client: what is to make keys, encrypt and decrypt; see ``choose_client``.
+
     Raises:
+        ClientUnavailable: that client cannot serve.
         InvalidClientPackage: it is damaged, too large, or its parts disagree.
         IncompatibleVersion: it was made by another version of Concrete.
         UnsafeParameters: its parameters would not protect what is encrypted with them.
@@ -130,7 +159,7 @@ def open_package(data: bytes) -> ClientPackage:
     if edges is not None:
         _check_edges(edges, len(features), family, quantiser)
     return ClientPackage(
-        card, features, edges, quantiser, output_scale, Circuit(specs), family, _link(card)
+        card, features, edges, quantiser, output_scale, Circuit(specs, client), family, _link(card)
     )
 
 
@@ -139,11 +168,10 @@ def _check_version(data: bytes) -> None:
         made_by = _Versions.model_validate_json(data).runtime
     except ValidationError:
         raise InvalidClientPackage(f"{VERSIONS} does not name the version of {RUNTIME}") from None
-    installed = version(RUNTIME)
-    if made_by != installed:
+    if made_by != RUNTIME_VERSION:
         raise IncompatibleVersion(
-            f"this model was compiled with {RUNTIME} {made_by!r:.40}, and {installed} is installed "
-            "here: use the key holder of the release that serves the model"
+            f"this model was compiled with {RUNTIME} {made_by!r:.40}, and {RUNTIME_VERSION} is "
+            "expected here: use the key holder of the release that serves the model"
         )
 
 

@@ -31,6 +31,8 @@ DATA_LIMIT = 64 << 20
 """The most bytes that the ciphertexts of one input or of one result may have."""
 KEYS_LIMIT = 64
 """The most secret keys, and the most evaluation keys, of one circuit."""
+ENVELOPE_LIMIT = 4096
+"""The most bytes around a result's ciphertexts; Concrete's envelope has 264."""
 EVALUATION_KEYS_LIMIT = 1 << 30
 """The most bytes that the evaluation keys of one circuit may have together."""
 
@@ -172,7 +174,9 @@ class _Encoding(_Spec):
     integer: _Integer
 
 
-class _Ciphertext(_Spec):
+class Ciphertext(_Spec):
+    """One row of integers under encryption."""
+
     abstract_shape: _Shape
     concrete_shape: _Shape
     integer_precision: Literal[64]
@@ -182,7 +186,7 @@ class _Ciphertext(_Spec):
 
 
 class _TypeInfo(_Spec):
-    lwe_ciphertext: _Ciphertext
+    lwe_ciphertext: Ciphertext
 
 
 class _Gate(_Spec):
@@ -190,7 +194,7 @@ class _Gate(_Spec):
     type_info: _TypeInfo
 
     @property
-    def ciphertext(self) -> _Ciphertext:
+    def ciphertext(self) -> Ciphertext:
         return self.type_info.lwe_ciphertext
 
 
@@ -273,12 +277,12 @@ class ClientSpecs(_Spec):
         return self.circuits[0].name
 
     @property
-    def input(self) -> _Ciphertext:
+    def input(self) -> Ciphertext:
         """The encrypted input row."""
         return self.circuits[0].inputs[0].ciphertext
 
     @property
-    def output(self) -> _Ciphertext:
+    def output(self) -> Ciphertext:
         """The encrypted scores."""
         return self.circuits[0].outputs[0].ciphertext
 
@@ -319,6 +323,11 @@ class ClientSpecs(_Spec):
         """Bytes of the ciphertexts in a result."""
         return _data_bytes(self.output)
 
+    @property
+    def result_limit(self) -> int:
+        """The most bytes that a serialised result may have."""
+        return self.result_data_bytes + ENVELOPE_LIMIT
+
     def program_info(self) -> bytes:
         """JSON for ``concrete.compiler.ProgramInfo``, of checked members alone."""
         return self.model_dump_json(by_alias=True).encode()
@@ -343,7 +352,7 @@ def read_specs(data: bytes) -> ClientSpecs:
         ) from None
 
 
-def _data_bytes(ciphertext: _Ciphertext) -> int:
+def _data_bytes(ciphertext: Ciphertext) -> int:
     return math.prod(ciphertext.concrete_shape.dimensions) * MODULUS_BITS // 8
 
 
@@ -357,7 +366,7 @@ def _check_noise(variance: float, dimension: int) -> None:
 
 
 def _check_shape(
-    ciphertext: _Ciphertext,
+    ciphertext: Ciphertext,
     gate: _Gate,
     compression: str,
     words: int,

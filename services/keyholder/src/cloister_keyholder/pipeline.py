@@ -62,9 +62,10 @@ class Limits:
     """
 
     processes: int = field(default_factory=worker_threads)
-    """That encrypt; by default one for every core. They are started when there are rows enough for
-    seconds of encryption, hold the keys of what they encrypt, and end when the model is closed.
-    With 1, everything is encrypted in the process itself."""
+    """Cores that encrypt, all by default. The native client has a thread for each; Concrete's has
+    processes, which are started when there are rows enough for seconds of encryption, hold the keys
+    of what they encrypt, and end when the model is closed. With 1, everything is encrypted by one
+    thread of the process itself."""
     connections: int = 4
     """Requests to the service at a time."""
     batch: int = 16
@@ -100,8 +101,10 @@ class Pipeline:
             limits = replace(limits, processes=1, batch=1)
         self._service = service
         self._description = description
-        self._result_limit = circuit.result_limit
-        self._encryptors = Encryptors(circuit, limits.processes)
+        compact = description.compact if circuit.client.name == "native" else None
+        self._is_compact = compact is not None
+        self._result_limit = circuit.result_limit(compact)
+        self._encryptors = Encryptors(circuit, compact, limits.processes)
         self._limits = limits
         self._keys = keys
         self._slots = Slots(limits.connections)
@@ -168,7 +171,7 @@ class Pipeline:
         self, rows: Sequence[Integers] | Integers, pool: Pool, key: StoredKey | None = None
     ) -> Flow[list[Answer]]:
         """Query with rows, encrypted under a stored key or else under a new one each."""
-        sealing = [pool.encrypt(row, key.keyset if key else None) for row in rows]
+        sealing = [pool.encrypt(row, key.secret if key else None) for row in rows]
         try:
             queries = yield from wait(sealing)
             inferences = yield from self._infer(
@@ -213,6 +216,7 @@ class Pipeline:
                     some,
                     result_limit=self._result_limit,
                     evaluation_key=evaluation_key,
+                    compact=self._is_compact,
                 )
             except RequestRefused as error:
                 if error.status != 413 or len(some) == 1:

@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from concrete.compiler import Keyset
-
 from cloister_keyholder.circuit import Circuit, Integers
+from cloister_keyholder.client import SecretKey
 from cloister_keyholder.encryptor import Decrypted, Encrypted, Encryptor, LocalEncryptor
 from cloister_keyholder.errors import KeyholderError, KeyUnusable, WorkerLost
 from cloister_keyholder.process import ProcessEncryptor
+from cloister_shared.compact import Compact
 
 ENCRYPT_NANOSECONDS = 100
 """About what Concrete takes for a word of a row's masks; a feature has one for every bit of the key
@@ -139,7 +139,7 @@ class Pool:
                 self._workers.append(worker)
                 worker.thread.start()
 
-    def encrypt(self, row: Integers, keyset: Keyset | None = None) -> Future[Sealed]:
+    def encrypt(self, row: Integers, key: SecretKey | None = None) -> Future[Sealed]:
         """Encrypt one quantised row, shape (n_features,), when its turn comes.
 
         Its key is kept until its result is decrypted or it is discarded. The future raises as
@@ -147,13 +147,13 @@ class Pool:
 
         Args:
             row: to encrypt.
-            keyset: a stored key to encrypt under; a new one by default.
+            key: a stored key to encrypt under; a new one by default.
 
         Raises:
             WorkerLost: every encryptor was lost.
             KeyholderError: the pool is closed.
         """
-        task = _Task(lambda worker: Sealed(worker.encryptor.encrypt(row, keyset), worker))
+        task = _Task(lambda worker: Sealed(worker.encryptor.encrypt(row, key), worker))
         with self._changed:
             if self._closed:
                 raise KeyholderError("nothing encrypts here any more: open the model again")
@@ -265,24 +265,32 @@ class Pool:
 
 
 class Encryptors:
-    """Encrypts in this process or in several, by how much there is to encrypt.
+    """Encrypts on one core or on several, by how much there is to encrypt.
+
+    Concrete's client needs a process for every core; the native one needs threads, which cost
+    nothing to start.
 
     Args:
         circuit: to encrypt for.
-        processes: at most; with 1, everything is encrypted in this process. They are started when
-            there are enough rows for them, and stay until ``close``.
+        compact: how far to round, where messages are compact.
+        processes: cores at most; with 1, everything is encrypted in one thread of this process.
+            Processes are started when there are enough rows for them, and stay until ``close``.
     """
 
-    def __init__(self, circuit: Circuit, processes: int) -> None:
-        local = partial(LocalEncryptor, circuit)
+    def __init__(self, circuit: Circuit, compact: Compact | None, processes: int) -> None:
+        local = partial(LocalEncryptor, circuit, compact)
         self._local = Pool(local, local)
         self._processes = Pool(partial(ProcessEncryptor, circuit), local)
         self._limit = processes
+        self._is_native = circuit.client.name == "native"
         words = circuit.specs.n_features * circuit.specs.lwe_dimension
         self._row_seconds = words * ENCRYPT_NANOSECONDS * 1e-9
 
     def for_rows(self, rows: int) -> Pool:
         """Return the pool to encrypt so many rows with."""
+        if self._is_native:
+            self._local.staff(min(self._limit, rows))
+            return self._local
         worth = min(self._limit, int(rows * self._row_seconds / WORTH_SECONDS))
         started = self._processes.size if rows > 1 else 0
         if max(worth, started) > 1:

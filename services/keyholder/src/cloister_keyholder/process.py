@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from concrete.compiler import Keyset
 
 from cloister_keyholder.channel import Channel, Kind, Message
 from cloister_keyholder.circuit import Circuit, Integers
+from cloister_keyholder.client import SecretKey
 from cloister_keyholder.encryptor import Decrypted, Encrypted
 from cloister_keyholder.errors import InvalidResult, KeyholderError, KeyUnusable, WorkerLost
 
@@ -71,9 +71,9 @@ class ProcessEncryptor:
         """
         self._ask(Message(Kind.SPECS, self._circuit.specs.program_info()), Kind.READY)
 
-    def encrypt(self, row: Integers, keyset: Keyset | None = None) -> Encrypted:
+    def encrypt(self, row: Integers, key: SecretKey | None = None) -> Encrypted:
         """See ``Encryptor.encrypt``."""
-        if keyset is not None:
+        if key is not None:
             raise KeyholderError("a stored key stays in the process that holds it")
         # A row of another shape would arrive as one of another length.
         payload = np.ascontiguousarray(row.ravel(), dtype="<i8").tobytes()

@@ -4,38 +4,15 @@ Concrete ML's own loader restores Python types named in the file through skops a
 nothing of that is needed here, and nothing that a service sends should choose code to run.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloister_keyholder.errors import InvalidClientPackage
-from cloister_shared.reference import Quantiser
+from cloister_shared.reference import OutputScale, Quantiser
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 _Int64 = Annotated[int, Field(ge=-(1 << 62), le=1 << 62)]
-
-
-@dataclass(frozen=True)
-class OutputScale:
-    """Integer scores to scores: ``scale * (integer - zero_point)``, added up over trees."""
-
-    scale: float
-    zero_point: Integers
-    """Shape (n_outputs,)."""
-    n_trees: int = 1
-    """Scores of each output that the circuit leaves to be added up."""
-
-    def dequantise(self, integer_scores: Integers) -> Floats:
-        """Return scores, shape (n, n_outputs), of integers, shape (n, n_outputs * n_trees)."""
-        shape = (len(integer_scores), len(self.zero_point), self.n_trees)
-        each = self.scale * (integer_scores.reshape(shape) - self.zero_point[:, None])
-        # As Concrete ML adds them up, so that the last bit is the same.
-        scores: Floats = each.sum(axis=-1)
-        return scores
 
 
 class _Json(BaseModel):

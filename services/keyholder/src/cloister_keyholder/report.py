@@ -25,7 +25,8 @@ def render(report: EvaluationReport) -> RenderableType:
     parts.append(
         f"{report.evaluated:,} predictions in {speed.seconds:.1f} s: "
         f"{speed.predictions_per_second:.1f} a second, in {speed.requests:,} requests.\n"
-        f"Each prediction: {report.bytes_up:,} bytes up, {report.bytes_down:,} down."
+        f"Each prediction: {report.bytes_up:,} bytes up, {report.bytes_down:,} down, "
+        f"by the {report.client} client."
     )
     return Group(*parts)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from cloister_keyholder.client import ClientSetting
 from cloister_shared.service import ServiceSettings, worker_threads
 
 
@@ -24,8 +25,13 @@ class Settings(ServiceSettings):
     """How long evaluate waits for the service and the model to be ready, in seconds."""
     retry_seconds: float = Field(default=60, ge=0, allow_inf_nan=False)
     """How long one request is repeated while the service is unreachable or busy, in seconds."""
+    client: ClientSetting = "auto"
+    """What makes keys, encrypts and decrypts: native where it fits the model, or concrete."""
+    compact: bool = True
+    """Whether messages are compact where the service and the client can."""
     processes: int = Field(default_factory=worker_threads, ge=1)
-    """Processes that encrypt many rows; the default is the number of cores, 1 means no others."""
+    """Cores that encrypt many rows, all by default: threads of the native client, processes of
+    Concrete's."""
     connections: int = Field(default=4, ge=1)
     """Requests to the service at a time."""
     batch: int = Field(default=16, ge=1)

@@ -20,10 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from concrete.compiler import Keyset
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cloister_keyholder.circuit import Circuit
+from cloister_keyholder.client import Client, SecretKey
 from cloister_keyholder.errors import KeyUnusable
 from cloister_keyholder.keyfile import KEY_MODE, write_new
 from cloister_shared.digests import digest_bytes
@@ -62,7 +61,7 @@ class StoredKey:
 
     digest: str
     """SHA-256 of the evaluation keys, by which the service knows them."""
-    keyset: Keyset
+    secret: SecretKey
     evaluation_keys: Path
     """File with what the service gets."""
     created: float
@@ -79,7 +78,7 @@ class StoredKeys:
         self,
         place: KeyFolder,
         client_digest: str,
-        circuit: Circuit,
+        client: Client,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -88,11 +87,11 @@ class StoredKeys:
         Args:
             place: for the keys of all models.
             client_digest: SHA-256 of the client.zip.
-            circuit: of the same client.zip.
+            client: of the circuit in it.
             clock: seconds since the epoch.
         """
         self._folder = place.path / client_digest
-        self._circuit = circuit
+        self._client = client
         self._seconds = place.rotate_days * DAY_SECONDS
         self._clock = clock
 
@@ -150,8 +149,8 @@ class StoredKeys:
         # Whoever holds the lock is the only one who makes keys: these were left unfinished.
         for abandoned in self._folder.glob(f"{_NEW}*"):
             shutil.rmtree(abandoned)
-        keyset = self._circuit.new_keyset()
-        secret, public = keyset.serialize(), keyset.get_server_keys().serialize()
+        key = self._client.new_key()
+        secret, public = key.export(), key.evaluation_keys()
         description = _Description(created=self._clock(), keyset_digest=digest_bytes(secret))
         aside = self._folder / f"{_NEW}{uuid.uuid4().hex}"
         aside.mkdir(mode=FOLDER_MODE)
@@ -181,7 +180,7 @@ class StoredKeys:
             raise _damaged(folder)
         return StoredKey(
             digest=folder.name,
-            keyset=Keyset.deserialize(content),
+            secret=self._client.read_key(content),
             evaluation_keys=folder / EVALUATION_KEYS,
             created=description.created,
         )

@@ -26,7 +26,7 @@ def serve(channel: Channel) -> None:
         EOFError: it is closed.
         OSError: it was closed while an answer was on the way.
     """
-    encryptor = LocalEncryptor(Circuit(read_specs(channel.receive().payload)))
+    encryptor = LocalEncryptor(Circuit(read_specs(channel.receive().payload), "concrete"))
     channel.send(Message(Kind.READY))
     while True:
         message = channel.receive()

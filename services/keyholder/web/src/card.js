@@ -71,6 +71,7 @@ const card = object({
   final: anything,
   bits: anything,
   pruned: anything,
+  standardised: anything,
   libraries: anything,
   created: anything,
 });

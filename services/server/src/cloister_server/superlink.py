@@ -84,7 +84,10 @@ def run_superlink(options: list[str]) -> None:
     from flwr.superlink.cli import flower_superlink  # noqa: PLC0415
     from flwr.superlink.servicer.fleet import fleet_handlers  # noqa: PLC0415
 
+    from cloister_server.deliveries import until_confirmed  # noqa: PLC0415
+
     fleet_handlers.push_messages = own_replies_only(fleet_handlers.push_messages)
+    fleet_handlers.pull_messages = until_confirmed(fleet_handlers.pull_messages)
     sql_corestate.OBJECT_PUSH_SESSION_TTL_SECONDS = UPLOAD_SECONDS  # type: ignore[attr-defined]
     state = sql_corestate.SqlCoreState
     state._cleanup_expired_task_tokens = at_most_every(  # type: ignore[assignment]  # noqa: SLF001 - Flower has no setting for it

@@ -17,6 +17,7 @@ from cloister_shared.estimators import federated_estimator
 from cloister_shared.registry import Registry
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.service import load_settings
+from cloister_shared.standardising import Standardisation
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.checkpoint import Checkpoint, Checkpoints
@@ -36,6 +37,8 @@ from cloister_trainer.strategies import Aggregation, Totals
 
 LIBRARIES = ("flwr", "numpy")
 
+log = logging.getLogger(__name__)
+
 app = ServerApp()
 
 
@@ -44,9 +47,9 @@ def main(grid: Grid, context: Context) -> None:
     """Train as the settings in the environment say; whatever fails ends the run as failed."""
     settings = load_settings(Settings)
     events = run_events(settings.events_dir, context.run_id)
-    log = logging.getLogger("cloister_trainer")
-    log.setLevel(logging.INFO)
-    log.addHandler(EventHandler(events))
+    package_log = logging.getLogger("cloister_trainer")
+    package_log.setLevel(logging.INFO)
+    package_log.addHandler(EventHandler(events))
     # Never closed: the trainer notices by it when this process has ended.
     events.hold()
     try:
@@ -87,18 +90,22 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     events.write("waiting", expected=settings.clients)
     sites = await_sites()
     events.write("started", sites=len(sites), expected=settings.clients, rounds=total)
-    collection = _collection(exchange, settings, await_sites)
+    config = _config(settings)
+    collection = _collection(exchange, settings, config, await_sites)
+    checkpoint = checkpoints.load(data, private=settings.noise_multiplier is not None)
+    course = Course(initial)
+    if settings.standardise:
+        replies.round = 0
+        course.standardisation = _standardisation(collection, checkpoint)
+    fit_config = _fit_config(config, course.standardisation)
     training = Training(
         data=data,
         rounds=total,
-        collection=collection,
-        aggregation=_aggregation(settings, data),
+        collection=_collection(exchange, settings, fit_config, await_sites),
+        aggregation=_aggregation(settings, data, course.standardisation),
         privacy=_privacy(settings),
     )
-    course = Course(initial)
-    if (
-        checkpoint := checkpoints.load(data, private=settings.noise_multiplier is not None)
-    ) is not None:
+    if checkpoint is not None:
         _restore(training, course, checkpoint)
         events.write("resumed", after=len(course.rounds), rounds=total)
     replies.round = len(course.rounds) + 1
@@ -118,11 +125,11 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     if np.array_equal(course.weights.coef, initial.coef):
         raise CloisterError("the weights did not move: nothing was learnt, nothing is published")
     replies.round = None
-    weights = course.weights.pruned(settings.prune)
+    weights = course.model(settings.prune)
     final = collection.evaluate(weights)
     if final is not None:
         events.write("final", **final.model_dump())
-    number = _publish(settings, course, weights, final)
+    number = _publish(settings, digest, course, weights, final)
     checkpoints.discard()
     return number
 
@@ -133,7 +140,28 @@ def _checkpoint(training: Training, course: Course) -> Checkpoint:
         rounds=tuple(course.rounds),
         strategy=training.aggregation.state(),
         privacy=training.privacy.state() if training.privacy is not None else None,
+        standardisation=course.standardisation,
     )
+
+
+def _standardisation(
+    collection: Collection, checkpoint: Checkpoint | None
+) -> Standardisation | None:
+    # The weights that a training goes on from are for the inputs that it began with.
+    if checkpoint is not None:
+        return checkpoint.standardisation
+    moments = collection.moments()
+    log.info("inputs are standardised by %.0f rows", moments.rows)
+    return Standardisation.of(moments)
+
+
+def _fit_config(config: ConfigRecord, standardisation: Standardisation | None) -> ConfigRecord:
+    """Return what sites are told where they fit, and measure what they fit from."""
+    row = federated_estimator(str(config[flower.ESTIMATOR]))
+    # Of rows that are summed for the fit the sums are standardised, and here.
+    if standardisation is None or row.aggregation == "statistics":
+        return config
+    return ConfigRecord({**config, flower.STANDARDISATION: standardisation.model_dump_json()})
 
 
 def _restore(training: Training, course: Course, checkpoint: Checkpoint) -> None:
@@ -144,9 +172,12 @@ def _restore(training: Training, course: Course, checkpoint: Checkpoint) -> None
 
 
 def _collection(
-    grid: Exchange, settings: Settings, await_sites: Callable[[], list[int]]
+    grid: Exchange,
+    settings: Settings,
+    config: ConfigRecord,
+    await_sites: Callable[[], list[int]],
 ) -> Collection:
-    data, config = settings.data, _config(settings)
+    data = settings.data
     if settings.secure_aggregation:
         return SecureCollection(
             grid,
@@ -162,10 +193,12 @@ def _collection(
     )
 
 
-def _aggregation(settings: Settings, data: DatasetSchema) -> Aggregating:
+def _aggregation(
+    settings: Settings, data: DatasetSchema, standardisation: Standardisation | None
+) -> Aggregating:
     row = federated_estimator(settings.estimator)
     if row.aggregation == "statistics":
-        return Totals(row, estimator_parameters(settings), data)
+        return Totals(row, estimator_parameters(settings), data, standardisation)
     return Aggregation(strategy(settings.strategy), settings.strategy_values)
 
 
@@ -193,7 +226,11 @@ def _config(settings: Settings) -> ConfigRecord:
 
 
 def _publish(
-    settings: Settings, course: Course, weights: LinearWeights, final: FinalMetrics | None
+    settings: Settings,
+    digest: str,
+    course: Course,
+    weights: LinearWeights,
+    final: FinalMetrics | None,
 ) -> int:
     card = ModelCard(
         name=settings.name,
@@ -205,9 +242,10 @@ def _publish(
         rounds=tuple(course.rounds),
         final=final,
         pruned=settings.prune,
+        standardised=settings.standardise,
         libraries={library: version(library) for library in LIBRARIES},
         created=datetime.now(UTC),
     )
 
     registry = Registry(settings.models_dir)
-    return publish(registry, card, weights, inputs_digest(settings)).manifest.version
+    return publish(registry, card, weights, digest).manifest.version

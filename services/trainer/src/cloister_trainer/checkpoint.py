@@ -24,6 +24,7 @@ from cloister_shared.card import RoundMetrics
 from cloister_shared.errors import CloisterError
 from cloister_shared.files import write_atomically
 from cloister_shared.schema import DatasetSchema
+from cloister_shared.standardising import Standardisation
 from cloister_shared.weights import LinearWeights
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
@@ -46,6 +47,8 @@ class Checkpoint:
     """What the strategy keeps from round to round."""
     privacy: dict[str, Any] | None = None
     """What differential privacy has spent, as JSON."""
+    standardisation: Standardisation | None = None
+    """Of the inputs that the weights are for; None: they are for inputs in [0, 1]."""
 
 
 class _Header(BaseModel):
@@ -58,6 +61,7 @@ class _Header(BaseModel):
     published: int
     rounds: tuple[RoundMetrics, ...]
     privacy: dict[str, Any] | None
+    standardisation: Standardisation | None = None
 
 
 class Checkpoints:
@@ -88,6 +92,7 @@ class Checkpoints:
             published=self._published,
             rounds=checkpoint.rounds,
             privacy=checkpoint.privacy,
+            standardisation=checkpoint.standardisation,
         )
         arrays: dict[str, npt.NDArray[Any]] = {
             _HEADER: np.frombuffer(header.model_dump_json().encode(), np.uint8),
@@ -159,8 +164,10 @@ def _read(path: Path, data: DatasetSchema) -> tuple[_Header, Checkpoint]:
     weights.check(data)
     if not header.rounds:
         raise CloisterError("it has no round")
+    if header.standardisation is not None:
+        header.standardisation.check(data)
     state = {name.removeprefix(_STATE): array for name, array in arrays.items()}
-    return header, Checkpoint(weights, header.rounds, state, header.privacy)
+    return header, Checkpoint(weights, header.rounds, state, header.privacy, header.standardisation)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ from typing import Protocol
 from flwr.app import Message
 
 from cloister_shared.card import FinalMetrics
+from cloister_shared.standardising import Moments
 from cloister_shared.weights import LinearWeights
 
 
@@ -29,6 +30,13 @@ class Collected:
 
 class Collection(Protocol):
     """One way of collecting updates."""
+
+    def moments(self) -> Moments:
+        """Have all sites that are online sum their inputs, and return the total.
+
+        Raises:
+            CloisterError: fewer sites than the quorum took part; the message has the reason.
+        """
 
     def train(self, server_round: int, weights: LinearWeights) -> Collected:
         """Have all sites that are online fit from these weights on.

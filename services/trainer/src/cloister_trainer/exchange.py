@@ -10,6 +10,7 @@ import httpx
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from cloister_shared.errors import CloisterError
 
@@ -32,7 +33,7 @@ def _tell_nobody(_replied: int, _asked: int, _seconds: float) -> None:
     pass
 
 
-def _is_refusal(error: httpx.HTTPError) -> bool:
+def _is_refusal(error: Exception) -> bool:
     return isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error
 
 
@@ -42,8 +43,9 @@ class Exchange(Grid):
     Flower's own looks every 3 seconds, which alone is most of a fast round. All else is the inner
     grid's. Flower's grid repeats by itself whatever fails because the SuperLink is away, without
     an end; what it does not repeat (an internal error of a SuperLink that is just going down or
-    coming up) is repeated here until the deadline. Sending twice is harmless: the SuperLink knows
-    a message by its id.
+    coming up, or that it does not take a part of a message which it has, where its answer was lost)
+    is repeated here until the deadline. Sending twice is harmless: the SuperLink knows a message by
+    its id.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Exchange(Grid):
         Raises:
             CloisterError: the messages are too large.
             httpx.HTTPError: the SuperLink refuses, or does not answer until the deadline.
+            ObjectPushError: it does not take a part of a message until then.
         """
         began = self._clock()
         deadline = None if timeout is None else began + timeout
@@ -114,7 +117,7 @@ class Exchange(Grid):
         while True:
             try:
                 return call()
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ObjectPushError) as error:
                 over = deadline is not None and self._clock() + RETRY_SECONDS >= deadline
                 if over or _is_refusal(error):
                     raise

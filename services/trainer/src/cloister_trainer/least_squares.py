@@ -30,7 +30,7 @@ def fit_sums(
     """Return the weights that a fit of all rows in one place comes to.
 
     Args:
-        sums: of all rows.
+        sums: of all rows, whose inputs may be standardised.
         estimator: one of those that are trained by their sums.
         parameters: of its constructor.
         data: the schema, a regression.

@@ -5,10 +5,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
@@ -17,10 +18,19 @@ from cloister_shared.card import FinalMetrics
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import estimator
 from cloister_shared.schema import DatasetSchema
+from cloister_shared.standardising import Moments
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collected
-from cloister_trainer.records import to_record, to_sums, to_weights, told_reason, told_reasons
+from cloister_trainer.records import (
+    moments_of,
+    to_moments,
+    to_record,
+    to_sums,
+    to_weights,
+    told_reason,
+    told_reasons,
+)
 
 LOST = {
     ErrorCode.MESSAGE_UNAVAILABLE,
@@ -73,6 +83,17 @@ class PlainCollection:
         self._quorum = quorum
         self._timeout = timeout
 
+    def moments(self) -> Moments:
+        """Have all sites that are online sum their inputs, and return the total.
+
+        Raises:
+            CloisterError: there are fewer valid replies than the quorum.
+        """
+        asked, received = self._ask(MessageType.QUERY, RecordDict({flower.CONFIG: self._config}))
+        found = _sorted_by(received, partial(_check_moments, data=self._expected.data))
+        valid = self._require_quorum("the standardisation", asked, found)
+        return Moments(np.sum([moments_of(reply).values for reply in valid], axis=0))
+
     def train(self, server_round: int, weights: LinearWeights) -> Collected:
         """Have all sites that are online fit; wait for the quorum if fewer are.
 
@@ -80,13 +101,10 @@ class PlainCollection:
             CloisterError: there are fewer valid replies than the quorum.
         """
         config = ConfigRecord({**self._config, flower.ROUND: server_round})
-        asked, received = self._ask(MessageType.TRAIN, weights, config)
-        valid, reasons = sorted_out(received, self._expected, with_arrays=True)
-        if len(valid) < self._quorum:
-            raise CloisterError(
-                f"round {server_round} has {len(valid)} valid replies of {asked}, and "
-                f"{self._quorum} are needed{told_reasons(reasons)}"
-            )
+        content = RecordDict({flower.ARRAYS: to_record(weights), flower.CONFIG: config})
+        asked, received = self._ask(MessageType.TRAIN, content)
+        found = sorted_out(received, self._expected, with_arrays=True)
+        valid = self._require_quorum(f"round {server_round}", asked, found)
         if not self._expected.reports:
             return Collected(asked, len(valid), valid, None, None)
         examples = sum(cast("int", _metrics(reply)[flower.EXAMPLES]) for reply in valid)
@@ -100,46 +118,68 @@ class PlainCollection:
         """
         if not self._expected.reports:
             return None
-        asked, received = self._ask(MessageType.EVALUATE, weights, self._config)
-        valid, reasons = sorted_out(received, self._expected, with_arrays=False)
-        if len(valid) < self._quorum:
-            raise CloisterError(
-                f"the final evaluation has {len(valid)} valid replies of {asked}, and "
-                f"{self._quorum} are needed{told_reasons(reasons)}"
-            )
+        content = RecordDict({flower.ARRAYS: to_record(weights), flower.CONFIG: self._config})
+        asked, received = self._ask(MessageType.EVALUATE, content)
+        found = sorted_out(received, self._expected, with_arrays=False)
+        valid = self._require_quorum("the final evaluation", asked, found)
         return FinalMetrics(sites=len(valid), **self._mean_metrics(valid))
 
-    def _ask(
-        self, message_type: str, weights: LinearWeights, config: ConfigRecord
-    ) -> tuple[int, list[Message]]:
+    def _require_quorum(
+        self, stage: str, asked: int, found: tuple[list[Message], list[str]]
+    ) -> list[Message]:
+        valid, reasons = found
+        if len(valid) < self._quorum:
+            raise CloisterError(
+                f"{stage} has {len(valid)} valid replies of {asked}, and {self._quorum} are needed"
+                f"{told_reasons(reasons)}"
+            )
+        return valid
+
+    def _ask(self, message_type: str, content: RecordDict) -> tuple[int, list[Message]]:
         """Ask all sites that are online, and return how many that were and their replies.
 
-        A reply that was lost on its way, or a site that went away, is no failure of that site:
-        where the quorum depends on them, such sites are asked again once they are back, as they
-        are after a restart of the SuperLink.
+        A reply that was lost on its way, or a site that went away, is no failure of that site: it
+        is asked once more if it is online when the others have replied, and again and again, once
+        it is back, where the quorum depends on it. A site that does its work twice comes to the
+        same, and no more than one of its replies is received.
         """
         deadline = time.monotonic() + self._timeout
         nodes = list(self._grid.get_node_ids())
         if len(nodes) < self._quorum:
             nodes = self._await_sites()
-        content = RecordDict({flower.ARRAYS: to_record(weights), flower.CONFIG: config})
         asked: set[int] = set()
+        repeated: set[int] = set()
+        lost: dict[int, Message] = {}
         replies: list[Message] = []
         while nodes:
             asked |= set(nodes)
-            messages = [
-                Message(content, dst_node_id=node, message_type=message_type) for node in nodes
-            ]
+            sent = [Message(content, dst_node_id=node, message_type=message_type) for node in nodes]
             timeout = max(deadline - time.monotonic(), 0.0)
-            received = list(self._grid.send_and_receive(messages, timeout=timeout))
-            lost = [reply for reply in received if _is_lost(reply)]
+            received = list(self._grid.send_and_receive(sent, timeout=timeout))
+            lost = {site: reply for site, reply in lost.items() if site not in nodes}
+            lost |= _lost(received, sent)
             replies += [reply for reply in received if not _is_lost(reply)]
             done = {reply.metadata.src_node_id for reply in replies}
             needed = self._quorum - sum(not reply.has_error() for reply in replies)
-            nodes = self._await_back(done, needed, deadline) if 0 < needed <= len(lost) else []
+            if needed > len(lost) or time.monotonic() >= deadline:
+                nodes = []
+            elif needed > 0:
+                nodes = self._await_back(done, needed, deadline)
+            else:
+                nodes = self._online(lost.keys() - repeated)
+                repeated |= set(nodes)
         # In the order of the sites, not of arrival: sums of floats depend on their order, and a
         # training that is repeated or resumed is to come to the same weights.
-        return len(asked), sorted([*replies, *lost], key=lambda one: one.metadata.src_node_id)
+        return len(asked), sorted(
+            [*replies, *lost.values()], key=lambda one: one.metadata.src_node_id
+        )
+
+    def _online(self, lost: set[int]) -> list[int]:
+        """Return those of the sites that are online, if there are any."""
+        nodes = sorted(lost & set(self._grid.get_node_ids())) if lost else []
+        if nodes:
+            log.warning("messages to %d sites, or their replies, were lost: once more", len(nodes))
+        return nodes
 
     def _await_back(self, done: set[int], needed: int, deadline: float) -> list[int]:
         """Return sites that are online and not done, once they are as many as needed."""
@@ -163,6 +203,15 @@ class PlainCollection:
 
 def _is_lost(reply: Message) -> bool:
     return reply.has_error() and reply.error.code in LOST
+
+
+def _lost(received: Iterable[Message], sent: Iterable[Message]) -> dict[int, Message]:
+    """Return the replies that say that a message, or the reply to it, was lost, by its site."""
+    # Of a message that it does not know any more, the SuperLink cannot tell whose it was.
+    sites = {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
+    return {
+        sites[reply.metadata.reply_to_message_id]: reply for reply in received if _is_lost(reply)
+    }
 
 
 @dataclass(frozen=True)
@@ -193,9 +242,21 @@ def sorted_out(
         expected: what they have to carry.
         with_arrays: whether that is more than metrics.
     """
+
+    def check(content: RecordDict) -> None:
+        if with_arrays:
+            _check_arrays(content, expected)
+        _check_metrics(content, expected)
+
+    return _sorted_by(replies, check)
+
+
+def _sorted_by(
+    replies: Iterable[Message], check: Callable[[RecordDict], None]
+) -> tuple[list[Message], list[str]]:
     valid, reasons = [], []
     for reply in replies:
-        reason = _reason_against(reply, expected, with_arrays)
+        reason = _reason_against(reply, check)
         if reason is None:
             valid.append(reply)
         else:
@@ -204,27 +265,35 @@ def sorted_out(
     return valid, reasons
 
 
-def _reason_against(reply: Message, expected: Expected, with_arrays: bool) -> str | None:
+def _reason_against(reply: Message, check: Callable[[RecordDict], None]) -> str | None:
     if reply.has_error():
         return told_reason(reply)
     try:
-        if with_arrays:
-            _check_arrays(reply.content, expected)
-        _check_metrics(reply.content, expected)
+        check(reply.content)
     except Exception as error:  # noqa: BLE001 - a site can send anything, and fails alone
         return str(error) or type(error).__name__
     return None
 
 
+def _check_moments(content: RecordDict, data: DatasetSchema) -> None:
+    to_moments(_only_arrays(content, {flower.MOMENTS})).check(data)
+
+
 def _check_arrays(content: RecordDict, expected: Expected) -> None:
+    names = {flower.SUMS} if expected.sums else {flower.COEF, flower.INTERCEPT}
+    record = _only_arrays(content, names)
+    found: Sums | LinearWeights = to_sums(record) if expected.sums else to_weights(record)
+    found.check(expected.data)
+
+
+def _only_arrays(content: RecordDict, names: set[str]) -> ArrayRecord:
     # Flower averages whatever is there, and gives up where two sites differ in it.
     if set(content.array_records) != {flower.ARRAYS}:
         raise CloisterError(f"its array records are {sorted(content.array_records)}")
     record = content.array_records[flower.ARRAYS]
-    if set(record) != ({flower.SUMS} if expected.sums else {flower.COEF, flower.INTERCEPT}):
+    if set(record) != names:
         raise CloisterError(f"its arrays are {sorted(record)}")
-    found: Sums | LinearWeights = to_sums(record) if expected.sums else to_weights(record)
-    found.check(expected.data)
+    return record
 
 
 def _check_metrics(content: RecordDict, expected: Expected) -> None:

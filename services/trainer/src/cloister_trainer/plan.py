@@ -1,6 +1,8 @@
 """What is to be trained, as far as it determines the result."""
 
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 from cloister_shared.card import DifferentialPrivacy, Federation
@@ -13,6 +15,8 @@ from cloister_trainer.privacy import check_budget
 from cloister_trainer.publication import check_name
 from cloister_trainer.settings import Settings
 from cloister_trainer.suitability import check_across_sites, check_suitable
+
+_TOLD = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
@@ -67,22 +71,21 @@ def federation(settings: Settings, epsilon: float | None = None) -> Federation:
 def inputs_digest(settings: Settings) -> str:
     """Return the digest of all that determines a training; equal digests need no second one.
 
-    The trainer sees no data. That other data is dealt it knows from the dealer's settings; of
+    The trainer sees no data. That other rows are dealt it knows from what the dealer tells; of
     what real sites changed it knows nothing, and CLOISTER_RETRAIN asks for a new training.
+
+    Raises:
+        CloisterError: what the dealer tells cannot be read.
     """
-    dealt = settings.model_dump(
-        mode="json", include={"shards", "partition", "held_out_fraction", "seed"}
-    )
-    if settings.partition == "dirichlet":
-        dealt["dirichlet_alpha"] = settings.dirichlet_alpha
     return digest_json(
         {
             "data": settings.data.digest,
-            "dealt": dealt,
+            "dealt": _dealt(settings.deal_path),
             "estimator": settings.estimator,
             "parameters": estimator_parameters(settings),
             "out_of_bounds": settings.out_of_bounds,
             "prune": settings.prune,
+            "standardise": settings.standardise,
             "rounds": rounds(settings),
             "clients": settings.clients,
             "quorum": settings.quorum,
@@ -90,6 +93,22 @@ def inputs_digest(settings: Settings) -> str:
             "epsilon_budget": settings.epsilon_budget,
         }
     )
+
+
+def _dealt(path: Path | None) -> str | None:
+    """Return what stands for the deal; None where nobody deals."""
+    if path is None:
+        return None
+    try:
+        told = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        told = ""
+    if not _TOLD.fullmatch(told):
+        raise CloisterError(
+            f"CLOISTER_DEAL_PATH: {path} has no digest of a deal: the dealer writes it, with the "
+            "same setting, once it has dealt; where sites have rows of their own, leave it empty"
+        )
+    return told
 
 
 def check(settings: Settings) -> None:
@@ -112,6 +131,7 @@ def check(settings: Settings) -> None:
         fitted,
         secure_aggregation=settings.secure_aggregation,
         differential_privacy=settings.noise_multiplier is not None,
+        standardise=settings.standardise,
     )
     needed = row.sites(settings.strategy_values)
     if min(settings.clients, settings.quorum) < needed:

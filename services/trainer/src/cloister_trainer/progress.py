@@ -26,7 +26,8 @@ class Replies:
     """Writes an event now and then while replies are awaited.
 
     Attributes:
-        round: that the replies are of; None in the final evaluation.
+        round: that the replies are of, 0 where they are sums of the inputs before the first; None
+            in the final evaluation.
     """
 
     def __init__(self, events: EventLog, clock: Callable[[], float] = time.monotonic) -> None:
@@ -70,10 +71,9 @@ def text(event: Event) -> str | None:
                 "training had reached"
             )
         case "replies":
-            stage = "final evaluation" if event["round"] is None else f"round {event['round']}"
             return (
-                f"{stage}: {event['replied']} of {event['asked']} sites have replied, "
-                f"{event['seconds']:.0f} s"
+                f"{_stage(event['round'])}: {event['replied']} of {event['asked']} sites have "
+                f"replied, {event['seconds']:.0f} s"
             )
         case "round":
             return _round(event)
@@ -81,6 +81,16 @@ def text(event: Event) -> str | None:
             return f"final model: {_measured(event)}"
         case _:
             return None
+
+
+def _stage(number: int | None) -> str:
+    match number:
+        case None:
+            return "final evaluation"
+        case 0:
+            return "sums of the inputs"
+        case _:
+            return f"round {number}"
 
 
 def _round(event: Event) -> str:

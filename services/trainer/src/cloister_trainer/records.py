@@ -7,6 +7,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 
 from cloister_shared import flower
+from cloister_shared.standardising import Moments
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 
@@ -42,9 +43,19 @@ def to_sums(record: ArrayRecord) -> Sums:
     return Sums(record[flower.SUMS].numpy().astype(np.float64, casting="same_kind"))
 
 
+def to_moments(record: ArrayRecord) -> Moments:
+    """Return the moments that a record carries; raises as ``to_weights``."""
+    return Moments(record[flower.MOMENTS].numpy().astype(np.float64, casting="same_kind"))
+
+
 def sums_of(reply: Message) -> Sums:
     """Return the sums that a valid reply carries."""
     return to_sums(reply.content.array_records[flower.ARRAYS])
+
+
+def moments_of(reply: Message) -> Moments:
+    """Return the moments that a valid reply carries."""
+    return to_moments(reply.content.array_records[flower.ARRAYS])
 
 
 def weights_of(reply: Message) -> LinearWeights:

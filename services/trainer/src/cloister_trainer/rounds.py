@@ -13,6 +13,7 @@ from flwr.app import Message
 from cloister_shared.card import RoundMetrics
 from cloister_shared.errors import CloisterError
 from cloister_shared.schema import DatasetSchema
+from cloister_shared.standardising import Standardisation
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collection
 from cloister_trainer.records import mean_weights, synthetic_reply
@@ -82,6 +83,17 @@ class Course:
     """Of the global model."""
     rounds: list[RoundMetrics] = field(default_factory=list)
     """Of every round so far."""
+    standardisation: Standardisation | None = None
+    """Of the inputs that the weights are for; None: they are for inputs in [0, 1]."""
+
+    def model(self, prune: float) -> LinearWeights:
+        """Return the weights for inputs in [0, 1], a share of the inputs without any.
+
+        Standardised inputs are pruned as such: what an input matters shows in weights for a like
+        range, and one without a weight counts with its mean.
+        """
+        weights = self.weights.pruned(prune)
+        return weights if self.standardisation is None else self.standardisation.fold(weights)
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,11 @@ from cloister_shared.secure_aggregation import (
     MODULUS,
     quantisation_range,
     strengthen,
+    sum_error,
     unpack_metrics,
+    unpack_sums,
 )
+from cloister_shared.standardising import Moments
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collected
@@ -118,6 +121,20 @@ class SecureCollection:
         row = estimator(cast("str", config[flower.ESTIMATOR]))
         self._sums = row.aggregation == "statistics"
 
+    def moments(self) -> Moments:
+        """Have all sites that are online sum their inputs, and return the total.
+
+        Raises:
+            CloisterError: the protocol halted, or fewer sites than the quorum are in the sum, or
+                it cannot be one.
+        """
+        # No model is asked about; nothing hangs on the number but the names of Flower's messages.
+        zeros = LinearWeights.zeros(self._data)
+        _, sites, values = self._summed(0, flower.TASK_MOMENTS, zeros, Moments.shape(self._data))
+        moments = Moments(values)
+        moments.check(self._data, sum_error(sites, self._masking.max_examples))
+        return moments
+
     def train(self, server_round: int, weights: LinearWeights) -> Collected:
         """Have all sites that are online fit, and return the mean, or total, as the single reply.
 
@@ -136,13 +153,19 @@ class SecureCollection:
 
     def _total(self, server_round: int, weights: LinearWeights) -> Collected:
         """Return the total of the sites' sums, in which every site's own counts its rows."""
-        shapes = [Sums.shape(self._data)]
-        asked, sites, (gram, _) = self._mean(
-            server_round, flower.TASK_TRAIN, weights, shapes, reports=False
+        shape = Sums.shape(self._data)
+        asked, sites, gram = self._summed(server_round, flower.TASK_TRAIN, weights, shape)
+        return Collected(asked, sites, [synthetic_reply(Sums(gram))], None, None)
+
+    def _summed(
+        self, server_round: int, task: str, weights: LinearWeights, shape: tuple[int, ...]
+    ) -> tuple[int, int, Floats]:
+        """Return how many sites were asked, how many are in the total, and the total."""
+        asked, sites, (packed, _) = self._mean(
+            server_round, task, weights, [(2, *shape)], reports=False
         )
-        masking = self._masking
-        total = Sums(gram * sites * masking.max_examples / masking.clipping_range)
-        return Collected(asked, sites, [synthetic_reply(total)], None, None)
+        most, clipping_range = self._masking.max_examples, self._masking.clipping_range
+        return asked, sites, unpack_sums(packed, sites, most, clipping_range)
 
     def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
         """Have all sites that are online measure these weights, and return the mean.
@@ -189,7 +212,7 @@ class SecureCollection:
             shapes=[*shapes, (3,) if reports else (1,)],
         )
         config = ConfigRecord({**self._config, flower.ROUND: server_round, flower.TASK: task})
-        if self._sums:
+        if self._sums or task == flower.TASK_MOMENTS:
             config[flower.MAX_EXAMPLES] = self._masking.max_examples
         if flower.CLIPPING_NORM in config:
             config[flower.CLIPPING_NORM] = self._norm_before_rounding(weights, steps)

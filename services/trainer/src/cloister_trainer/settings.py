@@ -50,6 +50,9 @@ class Settings(ServiceSettings):
     estimator_parameters: dict[str, Any] = Field(default_factory=dict)
     """Of the estimator's constructor, as a JSON object of scikit-learn's names, {"C": 0.1} for
     example; the others have scikit-learn's defaults, or those of ``cloister_shared.estimators``."""
+    standardise: bool = False
+    """Whether sites fit their inputs less the mean over all sites' rows, in units of the standard
+    deviation; the weights that are published are for the declared bounds all the same."""
     prune: float = Field(default=0, ge=0, lt=1)
     """Share of the inputs, those that matter least, whose weights are taken at the end: they are
     neither encrypted nor evaluated."""
@@ -102,16 +105,9 @@ class Settings(ServiceSettings):
     resume: bool = True
     """Go on with a training of the same settings that was interrupted, after its last round."""
 
-    shards: int = Field(default=10, ge=1)
-    """As the dealer's; with the four below, other shards are trained anew."""
-    partition: Literal["iid", "dirichlet"] = "iid"
-    """As the dealer's."""
-    dirichlet_alpha: float = Field(default=0.3, gt=0)
-    """As the dealer's."""
-    held_out_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """As the dealer's."""
-    seed: int = Field(default=0, ge=0)
-    """As the dealer's."""
+    deal_path: Path | None = None
+    """File with the dealer's digest of what it dealt: with another one there is another training.
+    Without one, at sites with rows of their own, nothing tells that these have changed."""
 
     host: str = "127.0.0.1"
     """Address at which metrics are served."""

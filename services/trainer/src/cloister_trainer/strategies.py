@@ -14,6 +14,7 @@ from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator
 from cloister_shared.schema import DatasetSchema
+from cloister_shared.standardising import Standardisation
 from cloister_shared.strategies import Strategy
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
@@ -27,11 +28,26 @@ MOMENTS = ("m_t", "v_t")
 class Totals:
     """Fits the total of the sites' sums, which is a fit of all their rows."""
 
-    def __init__(self, row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema) -> None:
-        """Fit this estimator with these parameters to data of this schema."""
+    def __init__(
+        self,
+        row: Estimator,
+        parameters: Mapping[str, Any],
+        data: DatasetSchema,
+        standardisation: Standardisation | None = None,
+    ) -> None:
+        """Prepare to fit.
+
+        Args:
+            row: of the estimator.
+            parameters: of its constructor.
+            data: the schema of the rows.
+            standardisation: of the inputs that are fitted, while sites sum those in [0, 1]; None:
+                these are fitted.
+        """
         self._row = row
         self._parameters = parameters
         self._data = data
+        self._standardisation = standardisation
 
     def aggregate(
         self, server_round: int, received: LinearWeights, replies: Sequence[Message]
@@ -48,6 +64,8 @@ class Totals:
         """
         del server_round, received
         total = Sums(np.sum([sums_of(reply).gram for reply in replies], axis=0))
+        if self._standardisation is not None:
+            total = total.standardised(self._standardisation)
         return fit_sums(total, self._row, self._parameters, self._data)
 
     def state(self) -> dict[str, npt.NDArray[np.float64]]:

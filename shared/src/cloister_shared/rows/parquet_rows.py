@@ -1,5 +1,7 @@
 """Rows from Parquet files."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +34,28 @@ def read_parquet(path: Path, reading: Reading) -> Rows:
             data frames do, and the column.
         OSError: the file cannot be read.
     """
+    with open_parquet(path) as file:
+        return _read(path, file, reading)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """Give the open ``pyarrow.parquet.ParquetFile``, and tell what is damaged wherever it shows.
+
+    Raises:
+        InvalidRows: the file is damaged, encrypted or no Parquet: as it is opened, or as it is
+            read inside.
+        OSError: the file cannot be read.
+    """
     try:
         with pa_parquet.ParquetFile(path) as file:
-            return _read(path, file, reading)
+            yield file
     except OSError as error:
         # pyarrow has this kind of error for damaged content too, then without a number.
         if error.errno is not None:
             raise
         raise _unreadable(path) from None
-    except pa.ArrowException:
+    except (pa.ArrowException, UnicodeDecodeError):
         raise _unreadable(path) from None
 
 

@@ -76,15 +76,11 @@ def _lines(path: Path, delimiter: str) -> Iterator[list[str]]:
 
 def _parquet(path: Path) -> Table:
     # pyarrow is large, and needed for such a file alone.
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pa_parquet  # noqa: PLC0415
+    from cloister_shared.rows.parquet_rows import open_parquet  # noqa: PLC0415
 
-    try:
-        with pa_parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if len(set(names)) != len(names):
-                raise CloisterError(f"{path}: two columns have the same name")
-            batch = next(file.iter_batches(SAMPLE_ROWS), None)
-            return {} if batch is None else batch.to_pydict()
-    except pa.ArrowException:
-        raise CloisterError(f"{path} cannot be read as Parquet: it is damaged") from None
+    with open_parquet(path) as file:
+        names = file.schema_arrow.names
+        if len(set(names)) != len(names):
+            raise CloisterError(f"{path}: two columns have the same name")
+        batch = next(file.iter_batches(SAMPLE_ROWS), None)
+        return {} if batch is None else batch.to_pydict()

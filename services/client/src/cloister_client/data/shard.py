@@ -10,6 +10,7 @@ from cloister_client.data.folder import data_file, read_description, read_rows
 from cloister_shared.preprocessing import OutOfBounds
 from cloister_shared.rows.checking import Columns, Reading, Rows, block_rows
 from cloister_shared.schema import Answers, DatasetSchema
+from cloister_shared.standardising import Standardisation
 
 VALIDATION_SHARE = 0.1
 VALIDATION_SEED = 0
@@ -18,10 +19,17 @@ VALIDATION_SEED = 0
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of inputs in [0, 1], shape (n, n_inputs), and what they are to be predicted as."""
+    """Rows of inputs, shape (n, n_inputs), and what they are to be predicted as.
+
+    Inputs are in [0, 1], unless they are standardised.
+    """
 
     features: npt.NDArray[np.float64]
     answers: Answers
+
+    def standardised(self, standardisation: Standardisation) -> "Sample":
+        """Return the same rows with their inputs, which are in [0, 1], standardised."""
+        return Sample(standardisation.standardise(self.features), self.answers)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,19 @@ class Shard:
     data: DatasetSchema
     train: Sample
     validation: Sample
+
+    def standardised(self, standardisation: Standardisation) -> "Shard":
+        """Return the same rows with their inputs standardised; takes as much memory again.
+
+        Raises:
+            CloisterError: it is of another number of inputs.
+        """
+        standardisation.check(self.data)
+        return Shard(
+            self.data,
+            self.train.standardised(standardisation),
+            self.validation.standardised(standardisation),
+        )
 
 
 def read_shard(folder: Path, out_of_bounds: OutOfBounds, columns: Columns | None = None) -> Shard:

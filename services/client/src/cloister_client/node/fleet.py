@@ -62,6 +62,9 @@ HEARTBEAT_SECONDS = 20.0
 """Flower counts a node as offline after twice ``HEARTBEAT_DEFAULT_INTERVAL`` without one."""
 FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 5.0
+PUSHES = 3
+"""Of a reply. A SuperLink that has stored a part of it, and was killed before it said so, refuses
+the same part afterwards, and says what it lacks only when the reply begins anew."""
 OBJECT_SECONDS = 120.0
 """How long to wait for an object that the server has announced and not yet sent."""
 FIRST_OBJECT_RETRY_SECONDS = 0.05
@@ -285,6 +288,12 @@ class Fleet:
             FailedRequestError: the SuperLink does not take it.
             RefusedError: it does not know the node any more.
         """
+        for _ in range(PUSHES):
+            if self._pushed(reply, seconds):
+                return
+        raise FailedRequestError("the SuperLink did not store a part of the reply")
+
+    def _pushed(self, reply: Envelope, seconds: float) -> bool:
         run_id = reply.header.metadata.run_id
         pushed = self._call(
             self._client.PushMessages,
@@ -307,7 +316,8 @@ class Fleet:
                 ),
             )
             if not stored.stored:
-                raise FailedRequestError("the SuperLink did not store a part of the reply")
+                return False
+        return True
 
     def _open(self, seconds: float) -> FleetHttpClient:
         scheme = "http" if self._verify is None else "https"

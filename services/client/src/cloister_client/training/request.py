@@ -15,6 +15,7 @@ from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
 from cloister_shared.preprocessing import OutOfBounds
+from cloister_shared.standardising import Standardisation
 from cloister_shared.weights import LinearWeights
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,25 @@ def reports(config: Mapping[str, Any]) -> bool:
 def read_inputs(
     config: Mapping[str, Any], node_config: Mapping[str, object], received: LinearWeights
 ) -> Shard:
-    """Return the site's shard, after checking that the run and its weights are for such data.
+    """Return the site's shard as it is fitted: standardised, where the run says by what.
 
     Raises:
-        CloisterError: the shard cannot be read, or the run or its weights are for another schema.
+        CloisterError: the shard cannot be read, or the run, its weights or its standardisation are
+            for another schema.
+    """
+    shard = matching_shard(config, node_config)
+    received.check(shard.data)
+    stated = config.get(flower.STANDARDISATION)
+    if stated is None:
+        return shard
+    return shard.standardised(Standardisation.parse(str(stated)))
+
+
+def matching_shard(config: Mapping[str, Any], node_config: Mapping[str, object]) -> Shard:
+    """Return the site's shard, after checking that the run is for such data.
+
+    Raises:
+        CloisterError: the shard cannot be read, or the run is for another schema.
     """
     site = Site.of(node_config)
     out_of_bounds = cast("OutOfBounds", config[flower.OUT_OF_BOUNDS])
@@ -59,7 +75,6 @@ def read_inputs(
             f"this site's data is {shard.data.dataset}, described by another schema than the "
             "run's: give trainer and dealer, or site, the same dataset"
         )
-    received.check(shard.data)
     return shard
 
 

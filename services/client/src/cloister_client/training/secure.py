@@ -20,7 +20,8 @@ from cloister_client.training.secure_rules import check_rows, limits_of, secure_
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.measuring import Metrics
-from cloister_shared.secure_aggregation import pack_tail, strengthen
+from cloister_shared.secure_aggregation import pack_sums, pack_tail, strengthen
+from cloister_shared.standardising import Moments
 from cloister_shared.weights import LinearWeights
 
 Arrays = list[npt.NDArray[np.float64]]
@@ -45,9 +46,9 @@ class SecureSite(NumPyClient):
             config: as of a plain message, and the task.
 
         Returns:
-            To train, the updates of coefficients and intercepts, or the sums as a share of the
-            most rows that a site may have; then the packed tail, with metrics unless sites report
-            nothing or send sums. And the weight of all that in the mean.
+            To train, the updates of coefficients and intercepts, or the packed sums; those of the
+            inputs alone, where they are asked for. Then the packed tail, with metrics unless sites
+            report nothing or send sums. And the weight of all that in the mean.
 
         Raises:
             CloisterError: what is asked cannot be given; a value or the weight is beyond the
@@ -63,11 +64,13 @@ class SecureSite(NumPyClient):
             arrays: Arrays = []
             metrics: Metrics | None
             training = config[flower.TASK] == flower.TASK_TRAIN
-            if training and task.estimator.aggregation == "statistics":
+            summing = training and task.estimator.aggregation == "statistics"
+            if summing or (config[flower.TASK] == flower.TASK_MOMENTS and reports(config)):
                 # Every site counts the same: the sums themselves count its rows.
-                sums, most = sums_of(shard), float(config[flower.MAX_EXAMPLES])
-                check_rows(sums.rows, most)
-                arrays.append(clipping_range / most * sums.gram)
+                most = float(config[flower.MAX_EXAMPLES])
+                check_rows(len(shard.train.answers), most)
+                sums = sums_of(shard).gram if summing else Moments.of(shard.train.features).values
+                arrays.append(pack_sums(sums, most, clipping_range))
                 metrics, examples = None, 1
             elif training:
                 trained = train(task, received, shard)

@@ -22,6 +22,8 @@ else:
     else:
         Key = _lwe.Key
 
+__all__ = ["SEEDED_BYTES", "SEED_BYTES", "WORD_BYTES", "Key", "Scheme", "kernels"]
+
 Integers = npt.NDArray[np.int64]
 
 SEED_BYTES = 16
@@ -111,9 +113,7 @@ class Scheme:
         """
         self._check(key)
         words = np.ascontiguousarray(messages, dtype="<i8")
-        return _lwe.encrypt_compact(
-            self.kernel, key, self.input_width, self.std, words, body_bits
-        )
+        return _lwe.encrypt_compact(self.kernel, key, self.input_width, self.std, words, body_bits)
 
     def decrypt(self, key: "Key", ciphertexts: bytes | memoryview, count: int) -> Integers:
         """Decrypt ciphertexts of ``dimension`` mask words and a body, all little-endian.
@@ -147,11 +147,14 @@ class Scheme:
             ValueError: as ``decrypt``.
         """
         self._check(key)
-        scores = _lwe.decrypt_compact(key, self.output_width, self.output_is_signed, packed, count, word_bits)
+        scores = _lwe.decrypt_compact(
+            key, self.output_width, self.output_is_signed, packed, count, word_bits
+        )
         return np.frombuffer(scores, dtype="<i8").astype(np.int64)
 
     def _check(self, key: "Key") -> None:
         if key.dimension != self.dimension:
             raise ValueError(
-                f"the key has a dimension of {key.dimension}; these parameters take {self.dimension}"
+                f"the key has a dimension of {key.dimension}; these parameters take "
+                f"{self.dimension}"
             )

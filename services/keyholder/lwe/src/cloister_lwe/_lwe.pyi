@@ -1,6 +1,8 @@
-from typing import Self, final
+from typing import Any, Self, TypeAlias, final
 
-from typing_extensions import Buffer
+import numpy.typing as npt
+
+Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
 
 @final
 class Key:
@@ -14,11 +16,11 @@ class Key:
 
 def kernels() -> tuple[str, ...]: ...
 def is_safe(dimension: int, std: float, /) -> bool: ...
-def encrypt(
-    kernel: str, key: Key, width: int, std: float, messages: Buffer, /
-) -> bytes: ...
+def encrypt(kernel: str, key: Key, width: int, std: float, messages: Buffer, /) -> bytes: ...
 def encrypt_compact(
     kernel: str, key: Key, width: int, std: float, messages: Buffer, bits: int, /
 ) -> bytes: ...
 def decrypt(key: Key, width: int, is_signed: bool, words: Buffer, count: int, /) -> bytes: ...
-def decrypt_compact(key: Key, width: int, is_signed: bool, packed: Buffer, count: int, bits: int, /) -> bytes: ...
+def decrypt_compact(
+    key: Key, width: int, is_signed: bool, packed: Buffer, count: int, bits: int, /
+) -> bytes: ...

@@ -86,17 +86,12 @@ def fold(foreign: Foreign, data: DatasetSchema, fitted_on: FittedOn) -> LinearWe
     with np.errstate(all="ignore"):
         for scaler in reversed(foreign.scalers):
             factor, offset = _affine(scaler, n_inputs)
-            weights = _before(weights, factor, offset)
+            weights = weights.absorbing(factor, offset)
         weights = _in_order_of_features(weights, _feature_names(foreign), data)
         if fitted_on == "raw":
-            weights = _before(weights, *_from_unit(data))
+            weights = weights.absorbing(*_from_unit(data))
     weights.check(data)
     return weights
-
-
-def _before(weights: LinearWeights, factor: Floats, offset: Floats) -> LinearWeights:
-    """Return weights for x that score as these do for ``factor * x + offset``."""
-    return LinearWeights(weights.coef * factor, weights.intercept + weights.coef @ offset)
 
 
 def _from_unit(data: DatasetSchema) -> tuple[Floats, Floats]:

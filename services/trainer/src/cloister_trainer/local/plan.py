@@ -7,7 +7,12 @@ from sklearn.model_selection import ParameterGrid
 
 from cloister_shared.digests import digest_file, digest_json
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import Estimator, estimator, sklearn_class
+from cloister_shared.estimators import (
+    Estimator,
+    check_standardised,
+    estimator,
+    sklearn_class,
+)
 from cloister_trainer.local.settings import Settings
 from cloister_trainer.publication import check_name
 from cloister_trainer.suitability import SETTING, check_suitable
@@ -94,6 +99,8 @@ def check(settings: Settings) -> None:
             f"CLOISTER_PRUNE takes weights, which a {row.name} has none of: its parameters, such "
             "as max_leaf_nodes, say how large it grows"
         )
+    if settings.standardise:
+        check_standardised(row)
     if settings.grid:
         tell_size(settings)
     else:
@@ -138,6 +145,7 @@ def inputs_digest(settings: Settings) -> str:
                 if settings.grid
                 else None,
                 "prune": settings.prune,
+                "standardise": settings.standardise,
                 "validation_share": settings.validation_share,
                 "seed": settings.seed,
                 "out_of_bounds": settings.out_of_bounds,

@@ -12,13 +12,17 @@ import numpy as np
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import Estimator, sklearn_class
+from cloister_shared.estimators import Estimator
 from cloister_shared.links import Floats, link
 from cloister_shared.measuring import quality
 from cloister_shared.schema import Answers, DatasetSchema
 from cloister_shared.trees import Trees
-from cloister_shared.weights import LinearWeights
-from cloister_trainer.local.fitting import stopped_early
+from cloister_trainer.local.fitting import (
+    own_estimator,
+    parameter_prefix,
+    stopped_early,
+    weights_of,
+)
 from cloister_trainer.local.plan import N_BITS, without_bits
 from cloister_trainer.local.quantisation import quantised_scores
 from cloister_trainer.local.rows import Rows, splitter
@@ -58,7 +62,7 @@ class Candidate:
 
 def search(
     row: Estimator,
-    base: Mapping[str, Any],
+    model: Any,
     grids: list[Grid],
     rows: Rows,
     data: DatasetSchema,
@@ -72,7 +76,7 @@ def search(
 
     Args:
         row: of the estimator.
-        base: parameters that the grids do not vary.
+        model: what ``unfitted`` makes of it, with parameters that the grids do not vary.
         grids: lists of values a parameter.
         rows: to fit; every class has at least ``folds`` of them.
         data: their schema.
@@ -84,14 +88,15 @@ def search(
     """
     fits = folds * sum(len(ParameterGrid(without_bits(grid))) for grid in grids)
     progress = Progress(fits)
+    prefix = parameter_prefix(model)
     found: list[Candidate] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for grid in grids:
             bits = grid.get(N_BITS, [UNQUANTISED])
             searched = GridSearchCV(
-                sklearn_class(row)(**base),
-                without_bits(grid),
+                model,
+                {prefix + name: values for name, values in without_bits(grid).items()},
                 scoring=_scorer(row, data, bits, progress),
                 cv=splitter(data, folds, seed),
                 refit=False,
@@ -101,7 +106,7 @@ def search(
                 searched.fit(rows.inputs, rows.answers)
             except ValueError as error:
                 raise CloisterError(f"CLOISTER_GRID: no fit succeeded: {error}") from None
-            found += _candidates(searched.cv_results_, grid)
+            found += _candidates(searched.cv_results_, grid, prefix)
     early = stopped_early(caught)
     if early:
         log.warning("%d of %d fits stopped before they had converged: raise max_iter", early, fits)
@@ -125,12 +130,12 @@ def _scorer(
     row: Estimator, data: DatasetSchema, choices: list[int], progress: "Progress"
 ) -> Callable[[Any, Floats, Answers], dict[str, float]]:
     def score(model: Any, inputs: Floats, answers: Answers) -> dict[str, float]:
-        meaning = link(row.name, model.get_params(), len(data.classes))
+        meaning = link(row.name, own_estimator(model).get_params(), len(data.classes))
         if row.family == "tree":
             progress.step()
             found = Trees.of(model).scores(inputs)
             return {str(UNQUANTISED): quality(found, answers, meaning)}
-        weights = LinearWeights.of(model.coef_, model.intercept_)
+        weights = weights_of(model)
         scores: dict[str, float] = {}
         for bits in choices:
             try:
@@ -149,9 +154,10 @@ def _scorer(
     return score
 
 
-def _candidates(results: Mapping[str, Any], grid: Grid) -> list[Candidate]:
+def _candidates(results: Mapping[str, Any], grid: Grid, prefix: str) -> list[Candidate]:
     found = []
-    for index, parameters in enumerate(results["params"]):
+    for index, given in enumerate(results["params"]):
+        parameters = {name.removeprefix(prefix): value for name, value in given.items()}
         for bits in grid.get(N_BITS, [UNQUANTISED]):
             mean, deviation = (
                 float(results[f"{what}_test_{bits}"][index]) for what in ("mean", "std")
@@ -159,7 +165,7 @@ def _candidates(results: Mapping[str, Any], grid: Grid) -> list[Candidate]:
             succeeded = math.isfinite(mean)
             found.append(
                 Candidate(
-                    {**parameters, N_BITS: bits} if bits else dict(parameters),
+                    {**parameters, N_BITS: bits} if bits else parameters,
                     mean if succeeded else None,
                     deviation if succeeded else None,
                 )

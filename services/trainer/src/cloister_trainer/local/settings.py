@@ -41,6 +41,9 @@ class Settings(ServiceSettings):
     estimator_parameters: dict[str, Any] = Field(default_factory=dict)
     """Of the estimator's constructor, as a JSON object of scikit-learn's names, {"C": 0.1} for
     example; the others have scikit-learn's defaults."""
+    standardise: bool = False
+    """Whether inputs are fitted less their mean, in units of their standard deviation; the weights
+    that are published are for the declared bounds all the same."""
     prune: float = Field(default=0, ge=0, lt=1)
     """Share of the inputs, those that matter least, whose weights are taken at the end: they are
     neither encrypted nor evaluated."""

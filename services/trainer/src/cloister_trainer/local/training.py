@@ -11,9 +11,8 @@ from cloister_shared.card import ModelCard, read_card
 from cloister_shared.links import link
 from cloister_shared.measuring import measure
 from cloister_shared.registry import Registry, Version
-from cloister_shared.weights import LinearWeights
 from cloister_trainer.local import plan
-from cloister_trainer.local.fitting import fit
+from cloister_trainer.local.fitting import fit, unfitted
 from cloister_trainer.local.plan import (
     chosen_estimator,
     estimator_parameters,
@@ -64,14 +63,20 @@ def train_locally(settings: Settings) -> Trained:
     if settings.grid:
         check_folds(fitted, data, settings.folds)
         found = search(
-            row, parameters, settings.grid, fitted, data, folds=settings.folds, seed=settings.seed
+            row,
+            unfitted(row, parameters, standardise=settings.standardise),
+            settings.grid,
+            fitted,
+            data,
+            folds=settings.folds,
+            seed=settings.seed,
         )
         chosen = best(found, data)
         parameters |= chosen.estimator_parameters
         bits = chosen.bits
-    model = fit(row, parameters, fitted, data)
-    if isinstance(model, LinearWeights):
-        model = model.pruned(settings.prune)
+    model = fit(
+        row, parameters, fitted, data, standardise=settings.standardise, prune=settings.prune
+    )
     measured = measure(
         model, kept.inputs, kept.answers, link(row.name, parameters, len(data.classes))
     )
@@ -85,6 +90,7 @@ def train_locally(settings: Settings) -> Trained:
         final=final_metrics(measured, data),
         bits=bits,
         pruned=settings.prune,
+        standardised=settings.standardise,
         libraries={library: version(library) for library in LIBRARIES},
         created=datetime.now(UTC),
     )

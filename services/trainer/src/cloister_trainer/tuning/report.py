@@ -40,6 +40,7 @@ def chosen_settings(tuned: Tuned, settings: Settings) -> dict[str, str]:
         "CLOISTER_ESTIMATOR_PARAMETERS": json.dumps(
             settings.estimator_parameters | choice.parameters
         ),
+        "CLOISTER_STANDARDISE": str(settings.standardise).lower(),
         "CLOISTER_PRUNE": str(choice.prune),
         "CLOISTER_BITS_INPUTS": str(choice.bits_inputs),
         "CLOISTER_BITS_WEIGHTS": str(choice.bits_weights),

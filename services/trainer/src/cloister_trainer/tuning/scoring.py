@@ -18,7 +18,7 @@ from cloister_shared.preprocessing import inputs_of
 from cloister_shared.reference import Reference, needed_features
 from cloister_shared.schema import Answers, DatasetSchema
 from cloister_shared.weights import LinearWeights
-from cloister_trainer.local.fitting import fitted, stopped_early
+from cloister_trainer.local.fitting import fitted, own_estimator, stopped_early, weights_of
 from cloister_trainer.local.plan import chosen_estimator, estimator_parameters
 from cloister_trainer.local.quantisation import quantised, weight_quantiser
 from cloister_trainer.local.rows import Rows, splitter
@@ -102,25 +102,35 @@ def score_all(settings: Settings, encoded: Floats, answers: Answers) -> list[Sco
 
 
 def fitted_weights(
-    settings: Settings, parameters: Mapping[str, Any], rows: Rows
-) -> tuple[LinearWeights, Link]:
-    """Fit rows by parameters of the grid, and return the weights and what their scores mean.
+    settings: Settings, parameters: Mapping[str, Any], rows: Rows, prunes: Sequence[float]
+) -> tuple[list[LinearWeights], Link]:
+    """Fit rows by parameters of the grid, and return weights and what their scores mean.
+
+    Args:
+        settings: what is searched.
+        parameters: of the grid.
+        rows: to fit.
+        prunes: shares of the inputs that get no weight, one for each of the weights returned.
 
     Raises:
         CloisterError: scikit-learn cannot.
     """
     given = estimator_parameters(settings) | dict(parameters)
-    model = fitted(chosen_estimator(settings), given, rows)
-    meaning = link(settings.estimator, model.get_params(), len(settings.data.classes))
-    return LinearWeights.of(model.coef_, model.intercept_), meaning
+    model = fitted(chosen_estimator(settings), given, rows, standardise=settings.standardise)
+    own = own_estimator(model).get_params()
+    meaning = link(settings.estimator, own, len(settings.data.classes))
+    return [weights_of(model, prune) for prune in prunes], meaning
 
 
 def _score(
     settings: Settings, choices: Sequence[Choice], others: Rows, kept: Rows
 ) -> list[tuple[float, Cost]]:
     """Score choices of the same parameters on rows that are kept, by one fit of the others."""
-    weights, meaning = fitted_weights(settings, choices[0].parameters, others)
-    return [_measure(weights.pruned(one.prune), one, kept, meaning) for one in choices]
+    prunes = [one.prune for one in choices]
+    found, meaning = fitted_weights(settings, choices[0].parameters, others, prunes)
+    return [
+        _measure(weights, one, kept, meaning) for weights, one in zip(found, choices, strict=True)
+    ]
 
 
 def _measure(

@@ -77,8 +77,7 @@ def _agreement(settings: Settings, choice: Choice, encoded: Floats, answers: Ans
     with warnings.catch_warnings():
         # What stopped before it had converged was told of the search.
         warnings.simplefilter("ignore")
-        fitted, _ = fitted_weights(settings, choice.parameters, rows)
-    weights = fitted.pruned(choice.prune)
+        (weights,), _ = fitted_weights(settings, choice.parameters, rows, [choice.prune])
     card = ModelCard(
         name=settings.name,
         estimator=settings.estimator,

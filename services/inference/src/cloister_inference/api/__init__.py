@@ -1,0 +1,1 @@
+"""HTTP: bodies, endpoints and their description."""

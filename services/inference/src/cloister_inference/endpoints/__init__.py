@@ -1,5 +1,0 @@
-"""The HTTP endpoints, by what they are about."""
-
-from cloister_inference.endpoints import inference, keys, models, repository, server
-
-ROUTERS = (server.router, models.router, inference.router, keys.router, repository.router)

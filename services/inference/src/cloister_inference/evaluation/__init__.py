@@ -1,0 +1,1 @@
+"""One circuit: the form of what comes in, and the code that evaluates it."""

@@ -1,0 +1,1 @@
+"""Evaluation keys, for circuits that need them."""

@@ -1,0 +1,1 @@
+"""The versions that are published, and the threads that evaluate with them."""
