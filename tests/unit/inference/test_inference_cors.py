@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from cloister_inference.access.control import AccessControl
-from cloister_inference.app import create_app
 from cloister_inference.access.credentials import ApiKeyStore
+from cloister_inference.app import create_app
 from cloister_inference.options import Options
 from cloister_inference.settings import Settings
 from cloister_shared.registry import Registry

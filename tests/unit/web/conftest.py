@@ -54,9 +54,8 @@ def web_artifacts(
 
         models.publish(one.name, "made up", write)
         publish_artifact(
-            models,
+            models.open_current(one.name),
             Registry(root / "artifacts"),
-            one.name,
             precision=Precision(),
             publish_reference=True,
             verification_samples=2,
