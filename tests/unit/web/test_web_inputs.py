@@ -62,7 +62,10 @@ MIXED = DatasetSchema(
         Feature(name="without", low=0, high=1e-3),
         Category(name="ward", categories=("north", "7", 0, "True", "none"), missing="north"),
         Category(name="sex", categories=("f", 1), unknown="ignore"),
-        Category(name="strict", categories=("1.50", "a b")),
+        Category(
+            name="strict",
+            categories=("1.50", "a b", "10000000000000000000000", "1e-07", "5e-05", "0.00025"),
+        ),
     ),
     classes=(0, 1),
 )
@@ -77,24 +80,38 @@ CELLS = st.one_of(
     st.booleans(),
     st.integers(-9, 9),
     st.floats(-4, 6),
-    st.sampled_from([math.nan, math.inf, -math.inf, 1e22, 1.5, 7.0, 5e-4]),
-    st.sampled_from("|".join(TEXTS).split("|")),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1e22, 1.5, 7.0, 1e-7, 5e-5, 2.5e-4]),
 )
 
 
-@MANY
-@given(row=st.tuples(*[CELLS] * 5), out_of_bounds=st.sampled_from(["refuse", "clip"]))
-def test_cells_of_every_kind_become_the_same_inputs_or_are_refused(
-    javascript: JavaScript, row: tuple[Any, ...], out_of_bounds: OutOfBounds
-) -> None:
+def by_itself(javascript: JavaScript, cells: list[Any], out_of_bounds: OutOfBounds) -> None:
+    """Compare cells as the one value of a row, for each of the features."""
     # JSON has no numbers that are not finite: as text they are the same cells.
-    sent = [repr(c) if isinstance(c, float) and not math.isfinite(c) else c for c in row]
-    (found,) = inputs(javascript, MIXED, [sent], out_of_bounds)
-    expected = in_python(MIXED, row, out_of_bounds)
-    if expected is None:
-        assert found.startswith("CloisterError: feature "), found
-    else:
-        assert found == expected
+    sent = [[repr(c) if isinstance(c, float) and not math.isfinite(c) else c] for c in cells]
+    for feature in MIXED.features:
+        data = DatasetSchema(dataset="one", features=(feature,), classes=(0, 1))
+        found = inputs(javascript, data, sent, out_of_bounds)
+        for cell, one in zip(cells, found, strict=True):
+            expected = in_python(data, [cell], out_of_bounds)
+            if expected is None:
+                assert one.startswith(f"CloisterError: feature {feature.name}: "), cell
+            else:
+                assert one == expected, cell
+
+
+@pytest.mark.parametrize("out_of_bounds", ["refuse", "clip"])
+def test_texts_become_the_same_inputs_or_are_refused(
+    javascript: JavaScript, out_of_bounds: OutOfBounds
+) -> None:
+    by_itself(javascript, "|".join(TEXTS).split("|"), out_of_bounds)
+
+
+@MANY
+@given(cells=st.lists(CELLS, min_size=1), out_of_bounds=st.sampled_from(["refuse", "clip"]))
+def test_cells_of_every_kind_become_the_same_inputs_or_are_refused(
+    javascript: JavaScript, cells: list[Any], out_of_bounds: OutOfBounds
+) -> None:
+    by_itself(javascript, cells, out_of_bounds)
 
 
 def test_a_refusal_names_the_feature_and_not_the_value(javascript: JavaScript) -> None:

@@ -60,8 +60,7 @@ export function positionOf(cell, labels) {
 function names(cell) {
   if (typeof cell === "boolean") return BOOLEANS[cell ? "true" : "false"];
   if (typeof cell === "number") {
-    // Whole numbers in all their digits.
-    return [Number.isInteger(cell) ? String(BigInt(cell)) : String(cell)];
+    return [Number.isInteger(cell) ? String(BigInt(cell)) : fraction(cell)];
   }
   if (typeof cell !== "string") return [];
   const text = cell.trim();
@@ -72,4 +71,15 @@ function names(cell) {
     ...(whole ? [whole] : []),
     ...(lower === "true" || lower === "false" ? BOOLEANS[lower] : []),
   ];
+}
+
+/**
+ * A number that is not whole, as Python writes it.
+ *
+ * @param {number} value
+ */
+function fraction(value) {
+  const [digits, exponent] = value.toExponential().split("e");
+  const power = -Number(exponent);
+  return power > 4 ? `${digits}e-${String(power).padStart(2, "0")}` : String(value);
 }
