@@ -14,11 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fake_service import FakeService
 
-from cloister_keyholder import EncryptedModel, InvalidResult, KeyUnusable, Limits, wire
-from cloister_keyholder.circuit import Circuit
-from cloister_keyholder.client import ClientSetting, SecretKey
-from cloister_keyholder.package import open_package
-from cloister_keyholder.parameters import ClientSpecs
+from cloister_keyholder import EncryptedModel, InvalidResult, KeyUnusable, Limits
+from cloister_keyholder.encryption import wire
+from cloister_keyholder.encryption.circuit import Circuit
+from cloister_keyholder.encryption.client import ClientSetting, SecretKey
+from cloister_keyholder.encryption.parameters import ClientSpecs
+from cloister_keyholder.package.content import open_package
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.reference import Reference
 
