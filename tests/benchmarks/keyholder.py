@@ -11,10 +11,10 @@ import numpy as np
 from rich.table import Table
 
 from cloister_keyholder import EncryptedModel
-from cloister_keyholder.client import Client
-from cloister_keyholder.concrete_client import ConcreteClient
-from cloister_keyholder.native_client import NativeClient
-from cloister_keyholder.package import open_package
+from cloister_keyholder.encryption.client import Client
+from cloister_keyholder.encryption.concrete import ConcreteClient
+from cloister_keyholder.encryption.native import NativeClient
+from cloister_keyholder.package.content import open_package
 from cloister_lwe import kernels
 from cloister_shared.artifact import CLIENT_ZIP, REFERENCE
 from cloister_shared.compact import Compact

@@ -19,8 +19,8 @@ from cloister_compiler.artifact import publish_artifact
 from cloister_compiler.selection import Precision
 from cloister_keyholder import EncryptedModel
 from cloister_keyholder.errors import KeyholderError
-from cloister_keyholder.evaluation import evaluate
-from cloister_keyholder.samples import HeldOut
+from cloister_keyholder.evaluating.evaluation import evaluate
+from cloister_keyholder.evaluating.samples import HeldOut
 from cloister_shared.artifact import CARD, WEIGHTS
 from cloister_shared.card import ModelCard
 from cloister_shared.datasets import schema

@@ -12,8 +12,8 @@ from cloister_cli.processes import Processes, free_ports
 from cloister_compiler.selection import Precision
 from cloister_compiler.tree import in_the_clear, publish_trees, quantise_trees
 from cloister_keyholder import EncryptedModel, KeyFolder
-from cloister_keyholder.evaluation import evaluate
-from cloister_keyholder.samples import HeldOut
+from cloister_keyholder.evaluating.evaluation import evaluate
+from cloister_keyholder.evaluating.samples import HeldOut
 from cloister_shared.artifact import CARD, TREES, ArtifactDetails
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.datasets import schema

@@ -52,7 +52,7 @@ def run_tests(folder: Path, tests: Path, selected: str) -> subprocess.CompletedP
         ],
         env=os.environ
         | {
-            "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parent)]),
             "LD_PRELOAD": f"{_compiler_file('libasan.so')} {_compiler_file('libubsan.so')}",
             # Python itself leaves memory to the end of the process.
             "ASAN_OPTIONS": "detect_leaks=0",

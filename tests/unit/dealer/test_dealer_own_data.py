@@ -12,7 +12,7 @@ import pytest
 from cloister_client.data.shard import read_shard
 from cloister_dealer.deal import deal
 from cloister_dealer.settings import Settings
-from cloister_keyholder.samples import read_held_out
+from cloister_keyholder.evaluating.samples import read_held_out
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.schema import Category, DatasetSchema, Feature

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from lwe_definition import keystream, unpack
+from lwe_definition import pack as packed
 
 from cloister_inference.app import create_app
 from cloister_inference.evaluation.native import expand, pack
@@ -36,11 +37,6 @@ FORMS = {"concrete": OCTETS, "compact": COMPACT_TYPE}
 MODULUS = 1 << 64
 
 
-def packed(values: list[int], bits: int) -> bytes:
-    stream = sum(value << (at * bits) for at, value in enumerate(values))
-    return stream.to_bytes(-(-len(values) * bits // 8), "little")
-
-
 @given(
     n_features=st.integers(1, 300),
     bits=st.integers(8, 56),
@@ -53,9 +49,9 @@ def test_a_compact_input_stands_for_seeds_of_its_master_seed(
     bodies = data.draw(
         st.lists(st.integers(0, 2**bits - 1), min_size=n_features, max_size=n_features)
     )
-    encryptor = Cipher(algorithms.AES128(seed), modes.ECB()).encryptor()  # noqa: S305 - the definition
+    seeds = keystream(seed, n_features)
     expected = b"".join(
-        encryptor.update(at.to_bytes(16, "little")) + (body << (64 - bits)).to_bytes(8, "little")
+        seeds[16 * at : 16 * at + 16] + (body << (64 - bits)).to_bytes(8, "little")
         for at, body in enumerate(bodies)
     )
     assert expand(seed + packed(bodies, bits), n_features, bits) == expected
@@ -88,8 +84,7 @@ def test_a_packed_result_is_rounded_and_half_of_that_is_made_up_for(
 
 
 def close(found: bytes, expected: list[int], bits: int) -> bool:
-    stream = int.from_bytes(found, "little")
-    values = [stream >> (at * bits) & ((1 << bits) - 1) for at in range(len(expected))]
+    values = unpack(found, bits)[: len(expected)]
     return all(
         (one - other) % (1 << bits) in (0, 1, (1 << bits) - 1)
         for one, other in zip(values, expected, strict=True)

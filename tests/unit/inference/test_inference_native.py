@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
+from lwe_definition import mask
 
 from cloister_inference.evaluation.native import NativeCircuit, kernels
 from cloister_shared.linear import LinearCircuit
@@ -22,13 +22,6 @@ KERNELS = kernels()
 
 def test_the_extension_is_installed() -> None:
     assert KERNELS[-1] == "portable"
-
-
-def mask(seed: bytes, n: int) -> npt.NDArray[np.uint64]:
-    """Words of AES-128-CTR with a little-endian counter, from the second byte on."""
-    counters = b"".join(block.to_bytes(16, "little") for block in range(n // 2 + 1))
-    keystream = Cipher(algorithms.AES128(seed), modes.ECB()).encryptor().update(counters)  # noqa: S305 - the definition
-    return np.frombuffer(keystream[1 : 1 + 8 * n], dtype="<u8")
 
 
 def by_definition(linear: LinearCircuit, inputs: bytes) -> bytes:

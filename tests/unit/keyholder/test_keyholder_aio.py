@@ -20,8 +20,8 @@ from cloister_keyholder import (
     RequestRefused,
     ServiceUnavailable,
 )
-from cloister_keyholder.circuit import Circuit, QueryKey
-from cloister_keyholder.transport import AsyncTransport, Reply
+from cloister_keyholder.encryption.circuit import Circuit, QueryKey
+from cloister_keyholder.service.transport import AsyncTransport, Reply
 from cloister_shared.errors import CloisterError
 
 pytestmark = pytest.mark.timeout(120, method="thread")

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fake_service import FakeService
+from lwe_definition import mask
 
-from cloister_keyholder import EncryptedModel, InvalidResult, KeyUnusable, Limits, wire
-from cloister_keyholder.circuit import Circuit
-from cloister_keyholder.client import ClientSetting, SecretKey
-from cloister_keyholder.package import open_package
-from cloister_keyholder.parameters import ClientSpecs
+from cloister_keyholder import EncryptedModel, InvalidResult, KeyUnusable, Limits
+from cloister_keyholder.encryption import wire
+from cloister_keyholder.encryption.circuit import Circuit
+from cloister_keyholder.encryption.client import ClientSetting, SecretKey
+from cloister_keyholder.encryption.parameters import ClientSpecs
+from cloister_keyholder.package.content import open_package
 from cloister_shared.linear import LinearCircuit
 from cloister_shared.reference import Reference
 
@@ -35,12 +36,8 @@ def circuit(request: pytest.FixtureRequest, digits_service: FakeService) -> Circ
 
 def masks(ciphertexts: bytes, n: int) -> Words:
     """The masks of seeded ciphertexts, which anybody can expand, shape (n_features, n)."""
-    found = []
-    counters = b"".join(block.to_bytes(16, "little") for block in range(n // 2 + 1))
-    for at in range(0, len(ciphertexts), 24):
-        encryptor = Cipher(algorithms.AES128(ciphertexts[at : at + 16]), modes.ECB()).encryptor()  # noqa: S305 - Concrete's
-        found.append(np.frombuffer(encryptor.update(counters)[1 : 1 + 8 * n], dtype="<u8"))
-    return np.array(found)
+    seeds = (ciphertexts[at : at + 16] for at in range(0, len(ciphertexts), 24))
+    return np.array([mask(seed, n) for seed in seeds])
 
 
 def solve(equations: Words, values: Words) -> Words:

@@ -23,8 +23,8 @@ from cloister_keyholder import (
     RequestRefused,
     ServiceUnavailable,
 )
-from cloister_keyholder.batch import HEADER_LIMIT, answer_limit, pack, unpack
-from cloister_keyholder.slots import Slots
+from cloister_keyholder.querying.slots import Slots
+from cloister_keyholder.service.batch import HEADER_LIMIT, answer_limit, pack, unpack
 from cloister_shared.open_inference import HEADER_LENGTH, decode_elements, encode_elements
 from cloister_shared.reference import Reference
 

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from cloister_keyholder import InvalidResult, InvalidSamples, KeyUnusable, RequestRefused
 from cloister_keyholder.__main__ import app
-from cloister_keyholder.evaluation import EvaluationReport
-from cloister_keyholder.progress import show_progress
+from cloister_keyholder.commands.progress import show_progress
+from cloister_keyholder.evaluating.evaluation import EvaluationReport
 from cloister_keyholder.settings import Settings
 from cloister_shared.artifact import REFERENCE
 from cloister_shared.datasets import schema
@@ -360,7 +360,7 @@ import sys
 from pathlib import Path
 import numpy as np
 import cloister_keyholder.__main__
-from cloister_keyholder.package import open_package
+from cloister_keyholder.package.content import open_package
 package = open_package(Path({str(breast_cancer_folder / "client.zip")!r}).read_bytes())
 assert package.circuit.encrypt(np.zeros(30, dtype=np.int64)).ciphertext
 loaded = {{"torch", "concrete.fhe", "concrete.ml", "sklearn", "pandas"}} & set(sys.modules)

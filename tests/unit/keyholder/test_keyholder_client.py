@@ -24,11 +24,11 @@ from cloister_keyholder import (
     KeyUnusable,
     Limits,
     UnsafeParameters,
-    wire,
 )
-from cloister_keyholder.circuit import Circuit
-from cloister_keyholder.client import ClientSetting
-from cloister_keyholder.package import RUNTIME, RUNTIME_VERSION, open_package
+from cloister_keyholder.encryption import wire
+from cloister_keyholder.encryption.circuit import Circuit
+from cloister_keyholder.encryption.client import ClientSetting
+from cloister_keyholder.package.content import RUNTIME, RUNTIME_VERSION, open_package
 from cloister_shared.reference import Reference
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -247,7 +247,7 @@ from pathlib import Path
 import numpy as np
 from cloister_keyholder import ClientUnavailable
 from cloister_keyholder.__main__ import app
-from cloister_keyholder.package import open_package
+from cloister_keyholder.package.content import open_package
 
 data = Path(sys.argv[1]).read_bytes()
 circuit = open_package(data).circuit

@@ -27,10 +27,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister_keyholder import EncryptedModel, KeyholderError, RequestRefused
-from cloister_keyholder.credentials import authorization, read_api_key
+from cloister_keyholder.service.credentials import authorization, read_api_key
+from cloister_keyholder.service.transport import Transport
+from cloister_keyholder.service.waiting import wait_for_model
 from cloister_keyholder.settings import Settings
-from cloister_keyholder.transport import Transport
-from cloister_keyholder.waiting import wait_for_model
 
 SECRET = "5ec3e7" * 10 + "5ec3"
 KEY = f"cloister_0123abcd_{SECRET}"

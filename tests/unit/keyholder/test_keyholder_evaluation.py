@@ -8,9 +8,9 @@ from fake_service import FakeService
 from rich.console import Console
 
 from cloister_keyholder import EncryptedModel, InvalidSamples
-from cloister_keyholder.evaluation import EvaluationReport, Milliseconds, evaluate
-from cloister_keyholder.report import render
-from cloister_keyholder.samples import HeldOut
+from cloister_keyholder.evaluating.evaluation import EvaluationReport, Milliseconds, evaluate
+from cloister_keyholder.evaluating.report import render
+from cloister_keyholder.evaluating.samples import HeldOut
 from cloister_shared.preprocessing import to_inputs
 from cloister_shared.reference import Reference
 from cloister_shared.schema import DatasetSchema

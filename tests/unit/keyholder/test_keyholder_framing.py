@@ -5,7 +5,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister_keyholder.framing import SEGMENTS_LIMIT, is_one_message
+from cloister_keyholder.encryption.framing import SEGMENTS_LIMIT, is_one_message
 
 segment_sizes = st.lists(st.integers(0, 20), min_size=1, max_size=12)
 

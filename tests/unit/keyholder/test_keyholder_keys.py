@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cloister_keyholder.__main__ import app
 from cloister_keyholder.errors import KeyUnusable
-from cloister_keyholder.package import open_package
+from cloister_keyholder.package.content import open_package
 from cloister_keyholder.settings import Settings
 
 

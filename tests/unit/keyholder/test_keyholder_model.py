@@ -11,7 +11,7 @@ from fake_service import FakeService, problem
 from sklearn.linear_model import LogisticRegression
 
 from cloister_keyholder import EncryptedModel, InvalidAnswer, KeyUnusable, RequestRefused
-from cloister_keyholder.circuit import Query
+from cloister_keyholder.encryption.circuit import Query
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import class_indices
 from cloister_shared.preprocessing import to_inputs

@@ -22,10 +22,10 @@ from cloister_keyholder import (
     InvalidClientPackage,
     UnsafeParameters,
 )
-from cloister_keyholder import api as api_module
-from cloister_keyholder.archive import read_members
-from cloister_keyholder.package import open_package
-from cloister_keyholder.parameters import read_specs, smallest_safe_log2_std
+from cloister_keyholder.encryption.parameters import read_specs, smallest_safe_log2_std
+from cloister_keyholder.package.archive import read_members
+from cloister_keyholder.package.content import open_package
+from cloister_keyholder.service import api as api_module
 from cloister_shared.artifact import CIRCUIT, CLIENT_ZIP
 from cloister_shared.errors import CloisterError
 from cloister_shared.reference import Reference

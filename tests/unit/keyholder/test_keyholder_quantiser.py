@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloister_keyholder import InvalidClientPackage
-from cloister_keyholder.quantiser import read_processing
+from cloister_keyholder.encryption.quantiser import read_processing
 from cloister_shared.artifact import CLIENT_ZIP
 
 

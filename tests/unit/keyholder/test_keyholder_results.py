@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloister_keyholder import EncryptedModel, InvalidAnswer, InvalidResult, KeyUnusable
-from cloister_keyholder.parameters import ENVELOPE_LIMIT
+from cloister_keyholder.encryption.parameters import ENVELOPE_LIMIT
 
 pytestmark = pytest.mark.timeout(120, method="thread")
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloister_keyholder import InvalidSamples
-from cloister_keyholder.samples import read_csv, read_held_out
+from cloister_keyholder.evaluating.samples import read_csv, read_held_out
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
 from cloister_shared.preprocessing import to_inputs

@@ -9,8 +9,8 @@ import pytest
 from fake_service import problem
 
 from cloister_keyholder import InvalidAnswer, KeyholderError, RequestRefused, ServiceUnavailable
-from cloister_keyholder.transport import ANSWER_SECONDS, RETRY_AFTER_LIMIT, Transport
-from cloister_keyholder.waiting import wait_for_model
+from cloister_keyholder.service.transport import ANSWER_SECONDS, RETRY_AFTER_LIMIT, Transport
+from cloister_keyholder.service.waiting import wait_for_model
 
 URL = "http://service.test:8080"
 Handler = Callable[[httpx.Request], httpx.Response]

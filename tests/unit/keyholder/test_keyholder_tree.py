@@ -30,10 +30,10 @@ from cloister_keyholder import (
     RequestRefused,
     UnsafeParameters,
 )
-from cloister_keyholder.evaluation import evaluate
-from cloister_keyholder.package import open_package
-from cloister_keyholder.parameters import EVALUATION_KEYS_LIMIT
-from cloister_keyholder.samples import HeldOut
+from cloister_keyholder.encryption.parameters import EVALUATION_KEYS_LIMIT
+from cloister_keyholder.evaluating.evaluation import evaluate
+from cloister_keyholder.evaluating.samples import HeldOut
+from cloister_keyholder.package.content import open_package
 from cloister_shared.artifact import REFERENCE
 from cloister_shared.registry import Registry
 

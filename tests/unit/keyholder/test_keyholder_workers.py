@@ -29,14 +29,14 @@ from cloister_keyholder import (
     RequestRefused,
     WorkerLost,
 )
-from cloister_keyholder import pool as pool_module
-from cloister_keyholder import process as process_module
-from cloister_keyholder.channel import Channel, Kind, Message
-from cloister_keyholder.circuit import Circuit
-from cloister_keyholder.encryptor import Encryptor, LocalEncryptor
-from cloister_keyholder.package import open_package
-from cloister_keyholder.pool import Encryptors, Pool, Sealed, discard
-from cloister_keyholder.process import ProcessEncryptor
+from cloister_keyholder.encryption.circuit import Circuit
+from cloister_keyholder.package.content import open_package
+from cloister_keyholder.workers import pool as pool_module
+from cloister_keyholder.workers import process as process_module
+from cloister_keyholder.workers.channel import Channel, Kind, Message
+from cloister_keyholder.workers.encryptor import Encryptor, LocalEncryptor
+from cloister_keyholder.workers.pool import Encryptors, Pool, Sealed, discard
+from cloister_keyholder.workers.process import ProcessEncryptor
 from cloister_shared.open_inference import HEADER_LENGTH
 from cloister_shared.reference import Reference
 
@@ -469,7 +469,8 @@ def test_a_message_that_breaks_off_is_an_end(cut: int) -> None:
 SCRIPT = """
 import os, sys, time
 import numpy as np
-from cloister_keyholder import EncryptedModel, Limits, pool
+from cloister_keyholder import EncryptedModel, Limits
+from cloister_keyholder.workers import pool
 pool.WORTH_SECONDS = 1e-6
 rows = np.load(sys.argv[2])
 model = EncryptedModel(sys.argv[1], "breast_cancer", limits=Limits(2, batch=4), client="concrete")

@@ -6,9 +6,20 @@ import threading
 
 import numpy as np
 import pytest
-from definition import MODULUS, Bits, centred, decode, keystream, mask, pack, phase, phases, unpack
 from hypothesis import given
 from hypothesis import strategies as st
+from lwe_definition import (
+    MODULUS,
+    Bits,
+    centred,
+    decode,
+    keystream,
+    mask,
+    pack,
+    phase,
+    phases,
+    unpack,
+)
 
 from cloister_lwe import SEED_BYTES, SEEDED_BYTES, Key, Scheme, kernels
 

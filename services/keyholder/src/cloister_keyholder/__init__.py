@@ -15,9 +15,9 @@ from cloister_keyholder.errors import (
     UnsafeParameters,
     WorkerLost,
 )
+from cloister_keyholder.keys.stored_key import KeyFolder
 from cloister_keyholder.model import EncryptedModel
-from cloister_keyholder.pipeline import Answer, Limits
-from cloister_keyholder.stored_key import KeyFolder
+from cloister_keyholder.querying.pipeline import Answer, Limits
 
 __all__ = [
     "Answer",

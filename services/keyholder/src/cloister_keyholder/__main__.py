@@ -13,18 +13,19 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from cloister_keyholder import key_commands, keyfile
-from cloister_keyholder.credentials import read_api_key
+from cloister_keyholder.commands import keys as key_commands
+from cloister_keyholder.commands.opening import Model, Url, chosen, open_model
+from cloister_keyholder.commands.progress import show_progress
 from cloister_keyholder.errors import InvalidSamples
-from cloister_keyholder.evaluation import evaluate as evaluate_model
+from cloister_keyholder.evaluating.evaluation import evaluate as evaluate_model
+from cloister_keyholder.evaluating.report import render, write_report
+from cloister_keyholder.evaluating.samples import read_csv, read_held_out
+from cloister_keyholder.keys import keyfile
 from cloister_keyholder.model import EncryptedModel, Floats
-from cloister_keyholder.opening import Model, Url, chosen, open_model
-from cloister_keyholder.pipeline import Answer
-from cloister_keyholder.progress import show_progress
-from cloister_keyholder.report import render, write_report
-from cloister_keyholder.samples import read_csv, read_held_out
+from cloister_keyholder.querying.pipeline import Answer
+from cloister_keyholder.service.credentials import read_api_key
+from cloister_keyholder.service.waiting import wait_for_model
 from cloister_keyholder.settings import Settings
-from cloister_keyholder.waiting import wait_for_model
 from cloister_shared.service import run_service
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import Self, TypeVar
 import httpx
 import numpy as np
 
-from cloister_keyholder.client import ClientSetting
-from cloister_keyholder.flow import Flow
+from cloister_keyholder.encryption.client import ClientSetting
+from cloister_keyholder.keys.stored_key import KeyFolder
 from cloister_keyholder.model import (
     Floats,
     Integers,
@@ -20,9 +20,9 @@ from cloister_keyholder.model import (
     LocalModel,
     decision,
 )
-from cloister_keyholder.pipeline import Answer, Limits
-from cloister_keyholder.stored_key import KeyFolder
-from cloister_keyholder.transport import AsyncTransport
+from cloister_keyholder.querying.flow import Flow
+from cloister_keyholder.querying.pipeline import Answer, Limits
+from cloister_keyholder.service.transport import AsyncTransport
 from cloister_shared.preprocessing import OutOfBounds, Row, Table
 from cloister_shared.reference import ClearCircuit
 

@@ -12,23 +12,23 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from cloister_keyholder import background
-from cloister_keyholder.api import Description, InferenceService, KeyService, infer_headers
-from cloister_keyholder.circuit import Query, QueryKey
-from cloister_keyholder.client import ClientSetting
+from cloister_keyholder.encryption.circuit import Query, QueryKey
+from cloister_keyholder.encryption.client import ClientSetting
+from cloister_keyholder.encryption.parameters import ClientSpecs
 from cloister_keyholder.errors import (
     InvalidAnswer,
     InvalidSamples,
     KeyholderError,
     KeyUnusable,
 )
-from cloister_keyholder.flow import Flow
-from cloister_keyholder.keyed import UploadedKeys
-from cloister_keyholder.package import ClientPackage, open_package
-from cloister_keyholder.parameters import ClientSpecs
-from cloister_keyholder.pipeline import Answer, Limits, Pipeline
-from cloister_keyholder.stored_key import KeyFolder, StoredKeys
-from cloister_keyholder.transport import Exchanges, Transport
+from cloister_keyholder.keys.keyed import UploadedKeys
+from cloister_keyholder.keys.stored_key import KeyFolder, StoredKeys
+from cloister_keyholder.package.content import ClientPackage, open_package
+from cloister_keyholder.querying import background
+from cloister_keyholder.querying.flow import Flow
+from cloister_keyholder.querying.pipeline import Answer, Limits, Pipeline
+from cloister_keyholder.service.api import Description, InferenceService, KeyService, infer_headers
+from cloister_keyholder.service.transport import Exchanges, Transport
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import class_indices, has_probabilities, probabilities, values

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from cloister_keyholder.client import ClientSetting
+from cloister_keyholder.encryption.client import ClientSetting
 from cloister_shared.service import ServiceSettings, worker_threads
 
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from cloister_keyholder import keyfile, wire
+from cloister_keyholder.commands.opening import Model, Url, chosen, open_model
+from cloister_keyholder.encryption import wire
 from cloister_keyholder.errors import KeyUnusable
-from cloister_keyholder.opening import Model, Url, chosen, open_model
+from cloister_keyholder.keys import keyfile
 
 app = typer.Typer(
     help="A query's key in the files of Concrete's own clients.",

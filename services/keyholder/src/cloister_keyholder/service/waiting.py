@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from cloister_keyholder.api import InferenceService
 from cloister_keyholder.errors import RequestRefused, ServiceUnavailable
-from cloister_keyholder.transport import Transport
+from cloister_keyholder.service.api import InferenceService
+from cloister_keyholder.service.transport import Transport
 
 POLL_SECONDS = 1.0
 REMIND_SECONDS = 30.0

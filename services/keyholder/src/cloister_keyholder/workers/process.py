@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cloister_keyholder.channel import Channel, Kind, Message
-from cloister_keyholder.circuit import Circuit, Integers
-from cloister_keyholder.client import SecretKey
-from cloister_keyholder.encryptor import Decrypted, Encrypted
+from cloister_keyholder.encryption.circuit import Circuit, Integers
+from cloister_keyholder.encryption.client import SecretKey
 from cloister_keyholder.errors import InvalidResult, KeyholderError, KeyUnusable, WorkerLost
+from cloister_keyholder.workers.channel import Channel, Kind, Message
+from cloister_keyholder.workers.encryptor import Decrypted, Encrypted
 
 ANSWER_SECONDS = 120.0
 """The longest silence of a worker; encrypting a row takes it a tenth of a second."""
@@ -136,7 +136,7 @@ def _command() -> tuple[str, ...]:
     if not sys.executable or getattr(sys, "frozen", False):
         raise OSError("there is no Python interpreter to start")
     # -P: nothing is imported from the working folder that this process would not import from it.
-    return (sys.executable, "-P", "-m", "cloister_keyholder.worker")
+    return (sys.executable, "-P", "-m", "cloister_keyholder.workers.worker")
 
 
 def _environment() -> dict[str, str]:

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from cloister_keyholder.api import Description, Inference, InferenceService
-from cloister_keyholder.circuit import Circuit, Integers
+from cloister_keyholder.encryption.circuit import Circuit, Integers
 from cloister_keyholder.errors import KeyholderError, RequestRefused
-from cloister_keyholder.flow import Flow, wait
-from cloister_keyholder.keyed import UploadedKeys
-from cloister_keyholder.pool import Encryptors, Pool, discard
-from cloister_keyholder.slots import Slots
-from cloister_keyholder.stored_key import StoredKey
+from cloister_keyholder.keys.keyed import UploadedKeys
+from cloister_keyholder.keys.stored_key import StoredKey
+from cloister_keyholder.querying.flow import Flow, wait
+from cloister_keyholder.querying.slots import Slots
+from cloister_keyholder.service.api import Description, Inference, InferenceService
+from cloister_keyholder.workers.pool import Encryptors, Pool, discard
 from cloister_shared.service import worker_threads
 
 EVALUATE_SECONDS = 5.0

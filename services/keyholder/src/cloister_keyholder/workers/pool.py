@@ -8,11 +8,11 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from cloister_keyholder.circuit import Circuit, Integers
-from cloister_keyholder.client import SecretKey
-from cloister_keyholder.encryptor import Decrypted, Encrypted, Encryptor, LocalEncryptor
+from cloister_keyholder.encryption.circuit import Circuit, Integers
+from cloister_keyholder.encryption.client import SecretKey
 from cloister_keyholder.errors import KeyholderError, KeyUnusable, WorkerLost
-from cloister_keyholder.process import ProcessEncryptor
+from cloister_keyholder.workers.encryptor import Decrypted, Encrypted, Encryptor, LocalEncryptor
+from cloister_keyholder.workers.process import ProcessEncryptor
 from cloister_shared.compact import Compact
 
 ENCRYPT_NANOSECONDS = 100

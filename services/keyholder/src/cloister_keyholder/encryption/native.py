@@ -5,9 +5,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from cloister_keyholder import wire
+from cloister_keyholder.encryption import wire
+from cloister_keyholder.encryption.parameters import ClientSpecs
 from cloister_keyholder.errors import InvalidResult, KeyUnusable
-from cloister_keyholder.parameters import ClientSpecs
 from cloister_lwe import Key, Scheme, kernels
 from cloister_shared.compact import Compact
 

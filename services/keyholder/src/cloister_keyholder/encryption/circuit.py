@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cloister_keyholder.client import ClientSetting, SecretKey, choose_client
+from cloister_keyholder.encryption.client import ClientSetting, SecretKey, choose_client
+from cloister_keyholder.encryption.parameters import ClientSpecs
 from cloister_keyholder.errors import KeyholderError, KeyUnusable
-from cloister_keyholder.parameters import ClientSpecs
 from cloister_shared.compact import Compact
 
 Integers = npt.NDArray[np.int64]

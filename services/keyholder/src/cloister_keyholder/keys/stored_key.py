@@ -22,9 +22,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cloister_keyholder.client import Client, SecretKey
+from cloister_keyholder.encryption.client import Client, SecretKey
 from cloister_keyholder.errors import KeyUnusable
-from cloister_keyholder.keyfile import KEY_MODE, write_new
+from cloister_keyholder.keys.keyfile import KEY_MODE, write_new
 from cloister_shared.digests import digest_bytes
 from cloister_shared.files import sync
 

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cloister_keyholder.archive import read_members
-from cloister_keyholder.batch import answer_limit, pack, unpack
 from cloister_keyholder.errors import InvalidAnswer, InvalidClientPackage, RequestRefused
-from cloister_keyholder.flow import Flow
-from cloister_keyholder.transport import Exchanges, FileBody
+from cloister_keyholder.package.archive import read_members
+from cloister_keyholder.querying.flow import Flow
+from cloister_keyholder.service.batch import answer_limit, pack, unpack
+from cloister_keyholder.service.transport import Exchanges, FileBody
 from cloister_shared.artifact import REFERENCE
 from cloister_shared.compact import Compact
 from cloister_shared.digests import digest_bytes

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from cloister_keyholder.api import KeyService
 from cloister_keyholder.errors import KeyholderError
-from cloister_keyholder.flow import Flow, wait
-from cloister_keyholder.slots import Slots
-from cloister_keyholder.stored_key import StoredKey, StoredKeys
+from cloister_keyholder.keys.stored_key import StoredKey, StoredKeys
+from cloister_keyholder.querying.flow import Flow, wait
+from cloister_keyholder.querying.slots import Slots
+from cloister_keyholder.service.api import KeyService
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, TypeVar
 
-from cloister_keyholder.flow import Flow, Send, Sleep, Step, Wait, run
-from cloister_keyholder.transport import Transport
+from cloister_keyholder.querying.flow import Flow, Send, Sleep, Step, Wait, run
+from cloister_keyholder.service.transport import Transport
 
 T = TypeVar("T")
 

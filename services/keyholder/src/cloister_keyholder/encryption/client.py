@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cloister_keyholder.encryption.native import NativeClient, misfit
+from cloister_keyholder.encryption.parameters import ClientSpecs
 from cloister_keyholder.errors import ClientUnavailable
-from cloister_keyholder.native_client import NativeClient, misfit
-from cloister_keyholder.parameters import ClientSpecs
 from cloister_shared.compact import Compact
 
 Integers = npt.NDArray[np.int64]
@@ -111,7 +111,7 @@ def choose_client(setting: ClientSetting, specs: ClientSpecs) -> Choice:
 def _concrete(specs: ClientSpecs, reason: str) -> Client:
     try:
         # Loads in a second, and is not installed where linear models are all that is queried.
-        from cloister_keyholder.concrete_client import ConcreteClient  # noqa: PLC0415
+        from cloister_keyholder.encryption.concrete import ConcreteClient  # noqa: PLC0415
     except ModuleNotFoundError:
         raise ClientUnavailable(
             f"Concrete's client is needed here ({reason}) and is not installed: install "

@@ -15,8 +15,8 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
+from cloister_keyholder.encryption.parameters import Ciphertext, ClientSpecs
 from cloister_keyholder.errors import InvalidResult, KeyUnusable
-from cloister_keyholder.parameters import Ciphertext, ClientSpecs
 
 Bits = npt.NDArray[np.uint8]
 

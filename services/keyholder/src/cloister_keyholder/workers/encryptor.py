@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from cloister_keyholder.circuit import Circuit, Integers, QueryKey
-from cloister_keyholder.client import SecretKey
+from cloister_keyholder.encryption.circuit import Circuit, Integers, QueryKey
+from cloister_keyholder.encryption.client import SecretKey
 from cloister_keyholder.errors import KeyUnusable
 from cloister_shared.compact import Compact
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from cloister_keyholder.evaluating.samples import HeldOut
 from cloister_keyholder.model import EncryptedModel
-from cloister_keyholder.pipeline import Answer
-from cloister_keyholder.samples import HeldOut
+from cloister_keyholder.querying.pipeline import Answer
 from cloister_shared.links import class_indices
 from cloister_shared.reference import ClearCircuit
 

@@ -18,14 +18,14 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from cloister_keyholder.credentials import authorization, trust
 from cloister_keyholder.errors import (
     InvalidAnswer,
     KeyholderError,
     RequestRefused,
     ServiceUnavailable,
 )
-from cloister_keyholder.flow import Flow, Send, Sleep, Step, Wait, run, run_async
+from cloister_keyholder.querying.flow import Flow, Send, Sleep, Step, Wait, run, run_async
+from cloister_keyholder.service.credentials import authorization, trust
 
 T = TypeVar("T")
 

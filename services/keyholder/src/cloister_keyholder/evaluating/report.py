@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cloister_keyholder.evaluation import EvaluationReport, Milliseconds, Scores
+from cloister_keyholder.evaluating.evaluation import EvaluationReport, Milliseconds, Scores
 from cloister_shared.files import write_atomically
 
 

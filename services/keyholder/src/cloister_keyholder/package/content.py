@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cloister_keyholder.archive import read_members
-from cloister_keyholder.circuit import Circuit
-from cloister_keyholder.client import ClientSetting
+from cloister_keyholder.encryption.circuit import Circuit
+from cloister_keyholder.encryption.client import ClientSetting
+from cloister_keyholder.encryption.parameters import read_specs
+from cloister_keyholder.encryption.quantiser import read_processing
 from cloister_keyholder.errors import IncompatibleVersion, InvalidClientPackage
-from cloister_keyholder.parameters import read_specs
-from cloister_keyholder.quantiser import read_processing
+from cloister_keyholder.package.archive import read_members
 from cloister_shared.artifact import CARD, CIRCUIT, CLIENT_ZIP
 from cloister_shared.card import ModelCard
 from cloister_shared.estimators import estimator

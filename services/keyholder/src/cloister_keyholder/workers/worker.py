@@ -1,4 +1,4 @@
-"""A process that encrypts and decrypts for the key holder: ``python -m cloister_keyholder.worker``.
+"""A program that encrypts and decrypts for the key holder: ``cloister_keyholder.workers.worker``.
 
 Keys are made, used and dropped here, and never leave; the process that talks to the service holds
 none. It serves the socket whose number it is started with, and ends when the other end is closed,
@@ -11,11 +11,11 @@ from contextlib import suppress
 
 import numpy as np
 
-from cloister_keyholder.channel import Channel, Kind, Message
-from cloister_keyholder.circuit import Circuit
-from cloister_keyholder.encryptor import LocalEncryptor
+from cloister_keyholder.encryption.circuit import Circuit
+from cloister_keyholder.encryption.parameters import read_specs
 from cloister_keyholder.errors import KeyholderError
-from cloister_keyholder.parameters import read_specs
+from cloister_keyholder.workers.channel import Channel, Kind, Message
+from cloister_keyholder.workers.encryptor import LocalEncryptor
 from cloister_shared.concrete import contain_concrete
 
 

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from cloister_keyholder.credentials import read_api_key
+from cloister_keyholder.keys.stored_key import KeyFolder
 from cloister_keyholder.model import EncryptedModel
-from cloister_keyholder.pipeline import Limits
+from cloister_keyholder.querying.pipeline import Limits
+from cloister_keyholder.service.credentials import read_api_key
 from cloister_keyholder.settings import Settings
-from cloister_keyholder.stored_key import KeyFolder
 
 Url = Annotated[str | None, typer.Option(help="Inference service [default: CLOISTER_URL]")]
 Model = Annotated[str | None, typer.Option(help="Name of the model [default: CLOISTER_MODEL]")]

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from concrete.compiler import ClientProgram, Keyset, ProgramInfo, TransportValue, Value
 
+from cloister_keyholder.encryption.framing import is_one_message
+from cloister_keyholder.encryption.parameters import ClientSpecs
 from cloister_keyholder.errors import ClientUnavailable, InvalidResult, KeyUnusable
-from cloister_keyholder.framing import is_one_message
-from cloister_keyholder.parameters import ClientSpecs
 from cloister_shared.compact import Compact
 
 Integers = npt.NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""Encrypted predictions measured on held-out samples."""

@@ -1,0 +1,1 @@
+"""client.zip: unpacked within limits, and its checked content."""

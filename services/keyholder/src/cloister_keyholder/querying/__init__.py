@@ -1,0 +1,1 @@
+"""Queries: the steps of one, and many at a time within bounds."""
