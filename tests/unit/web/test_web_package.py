@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from javascript import JavaScript, JavaScriptError
 
-from cloister_keyholder.package import open_package
+from cloister_keyholder.package.content import open_package
 from cloister_shared.artifact import CLIENT_ZIP, EVALUATION_KEYS
 
 Json = dict[str, Any]

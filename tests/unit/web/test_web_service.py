@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from javascript import JavaScript, JavaScriptError
 
-from cloister_keyholder.package import open_package
+from cloister_keyholder.package.content import open_package
 from cloister_shared.artifact import CLIENT_ZIP
 
 MODEL = "/v2/models/digits"
