@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from cloister_inference.access.control import AccessControl
@@ -30,6 +31,7 @@ from cloister_inference.serving.model import load_model
 from cloister_inference.serving.poller import Poller
 from cloister_inference.serving.repository import Repository
 from cloister_inference.serving.scheduler import Scheduler
+from cloister_shared.open_inference import CLIENT_DIGEST
 from cloister_shared.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -104,6 +106,15 @@ def create_app(
     install_handlers(app, [route for router in ROUTERS for route in router.routes])
     app.state.rate_limits = RateLimits()
     app.add_middleware(Authentication, access=access or AccessControl())
+    if options.cors_origins:
+        # In front of authentication: browsers ask beforehand, and then show no API key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=options.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", CLIENT_DIGEST],
+            expose_headers=["Retry-After"],
+        )
     for router in ROUTERS:
         # Inference counts its ciphertexts itself.
         counting = [] if router is inference.router else [Depends(count_request)]

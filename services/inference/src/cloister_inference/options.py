@@ -42,5 +42,7 @@ class Options:
     """Whether clients may load and unload models."""
     evaluator: EvaluatorSetting = "auto"
     """Which one is asked for."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may query it."""
     keys: KeyOptions = field(default_factory=KeyOptions)
     """Where evaluation keys are kept, and how many."""

@@ -1,13 +1,17 @@
 """Settings of the inference service."""
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cloister_inference.evaluation.evaluator import EvaluatorSetting
 from cloister_inference.options import KeyOptions, Options
 from cloister_shared.service import ServiceSettings, worker_threads
+
+# RFC 6454, 6.2, in the form in which browsers send it; never every page's.
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
 
 class Settings(ServiceSettings):
@@ -47,6 +51,9 @@ class Settings(ServiceSettings):
 
     api_keys_path: Path | None = None
     """File with the digests of API keys, read; without one everybody is served."""
+    cors_origins: str = ""
+    """Origins of web pages that may query models, such as https://example.org, comma-separated;
+    none by default."""
     published_host: str | None = None
     """Address at which clients reach the service; the one it listens on by default. Without API
     keys it must be loopback's."""
@@ -82,6 +89,17 @@ class Settings(ServiceSettings):
             raise ValueError("set both CLOISTER_TLS_CERTIFICATE and CLOISTER_TLS_KEY, or neither")
         return self
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, stated: str) -> str:
+        for origin in _listed(stated):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: name each page's scheme, host and port alone, such "
+                    "as https://example.org or http://127.0.0.1:8080"
+                )
+        return stated
+
     def options(self) -> Options:
         """Return how the process is to serve."""
         return Options(
@@ -93,6 +111,7 @@ class Settings(ServiceSettings):
             poll_seconds=self.poll_seconds,
             model_control=self.model_control,
             evaluator=self.evaluator,
+            cors_origins=_listed(self.cors_origins),
             keys=KeyOptions(
                 dir=self.keys_dir,
                 key_bytes=self.key_bytes,
@@ -101,3 +120,7 @@ class Settings(ServiceSettings):
                 cache_bytes=self.key_cache_bytes,
             ),
         )
+
+
+def _listed(stated: str) -> tuple[str, ...]:
+    return tuple(filter(None, (one.strip() for one in stated.split(","))))
