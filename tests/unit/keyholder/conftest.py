@@ -5,20 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_service import FakeService
+from fake_service import FakeService, stock_server
 
 from cloister_keyholder import EncryptedModel
 from cloister_shared.artifact import REFERENCE
 from cloister_shared.reference import Reference
 
 URL = "http://service.test"
-
-
-def stock_server(folder: Path) -> Any:
-    # Importing Concrete ML takes seconds: only the tests that evaluate pay for it.
-    from concrete.ml.deployment import FHEModelServer  # noqa: PLC0415
-
-    return FHEModelServer(str(folder))
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,14 @@ from cloister_shared.open_inference import (
 from cloister_shared.registry import Manifest
 
 
+def stock_server(folder: Path) -> Any:
+    """Concrete ML's own server of an artifact."""
+    # Importing Concrete ML takes seconds: only the tests that evaluate pay for it.
+    from concrete.ml.deployment import FHEModelServer  # noqa: PLC0415
+
+    return FHEModelServer(str(folder))
+
+
 def problem(status: int, detail: str, **headers: str) -> httpx.Response:
     return httpx.Response(
         status,

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from concrete.compiler import Keyset, KeysetCache, ProgramInfo
 from fake_service import FakeService, rezip
 from scipy import stats
 
@@ -94,6 +95,35 @@ def test_keys_are_exported_in_the_same_form(circuits: dict[str, Circuit]) -> Non
     for one, other in [("native", "concrete"), ("concrete", "native")]:
         exported = circuits[one].client.new_key().export()
         assert circuits[other].read_key(exported).export() == exported
+
+
+@pytest.mark.parametrize("dimension", [450, 1004, 1005, 1006, 1007, 1014, 1015, 1016, 1017, 4096])
+def test_keys_of_any_length_are_concretes(
+    dimension: int, digits_folder: Path, tmp_path: Path
+) -> None:
+    """A key is kept in one segment of a message or in two."""
+
+    def resize(specs: dict[str, Any]) -> None:
+        specs["keyset"]["lweSecretKeys"][0]["params"]["lweDimension"] = dimension
+        for side, words in (("inputs", 3), ("outputs", dimension + 1)):
+            (gate,) = specs["circuits"][0][side]
+            ciphertext = gate["typeInfo"]["lweCiphertext"]
+            ciphertext["encryption"] |= {"lweDimension": dimension, "variance": 2.0**-16}
+            shape = [*ciphertext["abstractShape"]["dimensions"], words]
+            ciphertext["concreteShape"]["dimensions"] = shape
+            gate["rawInfo"]["shape"]["dimensions"] = shape
+
+    data = changed((digits_folder / "client.zip").read_bytes(), resize)
+    native, concrete = (open_package(data, setting).circuit for setting in SETTINGS)
+    for one, other in [(native, concrete), (concrete, native)]:
+        exported = one.client.new_key().export()
+        assert other.read_key(exported).export() == exported
+    info = ProgramInfo.deserialize(native.specs.program_info())
+    made = Keyset(info, KeysetCache(str(tmp_path)), 0, 0, 0, 0, None)
+    (cached,) = tmp_path.glob("*/secretKey_*")
+    bits = wire.read_any_key(cached.read_bytes(), native.specs)
+    assert wire.write_secret_key(native.specs, bits) == cached.read_bytes()
+    assert wire.write_keyset(native.specs, bits) == made.serialize()
 
 
 def test_a_message_is_concretes_but_for_its_ciphertexts(

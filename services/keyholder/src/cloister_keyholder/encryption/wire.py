@@ -1,8 +1,8 @@
 """Concrete's messages for linear circuits, written and read without Concrete.
 
 Each is one Cap'n Proto message of Concrete 2.10's schema (concrete-protocol.capnp), in the very
-layout that its builder gives it: two segments, of which a circuit's parameters decide every byte
-but those of the ciphertexts or the key. So a message is written by filling in these bytes, and read
+layout that its builder gives it, of which a circuit's parameters decide every byte but those of the
+ciphertexts or the key. So a message is written by filling in these bytes, and read
 by comparing them: one of another layout is refused, and none is walked through.
 
 Sources: https://capnproto.org/encoding.html;
@@ -27,6 +27,10 @@ BYTES, INTEGERS, POINTERS, STRUCTS = 2, 4, 6, 7
 """Kinds of a list's elements: 1, 4 and 8 bytes; structs of one size, after a word that tells it."""
 EMPTY_STRUCT = struct.pack("<iHH", -4, 0, 0)
 """A pointer to a struct without a word; one with an offset of 0 would stand for none."""
+SECOND_SEGMENT = struct.pack("<II", 2, 1)
+"""A pointer to the start of the second segment, where what it stands for is told."""
+FIRST_SEGMENT_WORDS = 1024
+"""Of a message that is built without saying how long it will be: Cap'n Proto's default."""
 SEED, NONE = 1, 0
 """Of how ciphertexts are compressed."""
 
@@ -114,8 +118,7 @@ def _envelope(ciphertext: Ciphertext, compression: int) -> tuple[bytes, bytes]:
             _struct(3, 0, 1),
             _struct(2 + len(abstract_shape) // WORD_BYTES, 0, 1),
             _struct(1 + shapes, 2, 1),
-            # To the start of the second segment.
-            struct.pack("<II", 2, 1),
+            SECOND_SEGMENT,
             abstract_shape,
             concrete_shape,
             encryption_info,
@@ -173,17 +176,20 @@ def _secret_key(specs: ClientSpecs) -> bytes:
             _struct(0, 2, 0),
             struct.pack("<IIQ", key.params.lwe_dimension, PRECISION, 0),
             _list(0, POINTERS, 1),
-            # To the start of the second segment.
-            struct.pack("<II", 2, 1),
         )
     )
 
 
-def _before_key(specs: ClientSpecs, first: bytes) -> bytes:
-    """Return a message of which the words of the key are missing at the end."""
-    words = specs.lwe_dimension
-    table = _segments(len(first) // WORD_BYTES, 1 + words)
-    return table + first + _list(0, BYTES, WORD_BYTES * words)
+def _before_key(specs: ClientSpecs, members: bytes) -> bytes:
+    """Return a message of which the words of the key are missing at the end.
+
+    The key follows in the first segment where that has room, else it has a second one.
+    """
+    key = _list(0, BYTES, WORD_BYTES * specs.lwe_dimension)
+    words = len(members + key) // WORD_BYTES
+    if words + specs.lwe_dimension <= FIRST_SEGMENT_WORDS:
+        return struct.pack("<II", 0, words + specs.lwe_dimension) + members + key
+    return _segments(words, 1 + specs.lwe_dimension) + members + SECOND_SEGMENT + key
 
 
 def _segments(first: int, second: int) -> bytes:
