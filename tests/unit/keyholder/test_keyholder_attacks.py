@@ -154,6 +154,37 @@ def test_what_one_result_gives_away_is_of_no_use_for_the_next(
     assert 0.45 < differing < 0.55
 
 
+def with_words(specs: ClientSpecs, template: bytes, words: bytes) -> bytes:
+    """A result of the right form around any words."""
+    head, tail = (len(part) for part in wire.input_envelope(specs))
+    assert len(words) == specs.result_data_bytes
+    return template[:head] + words + template[len(template) - tail :]
+
+
+def test_the_form_alone_decides_whether_a_result_is_refused(
+    circuit: Circuit, digits_service: FakeService
+) -> None:
+    """Were it the scores, as by a check of their range, refusals would tell of the key."""
+    specs = circuit.specs
+    keys = [circuit.client.new_key() for _ in range(4)]
+    template = digits_service.run(keys[0].encrypt(np.zeros(specs.n_features, dtype=np.int64)))
+    contents = {
+        "zeros": bytes(specs.result_data_bytes),
+        "ones": b"\xff" * specs.result_data_bytes,
+        **{
+            f"random {seed}": np.random.default_rng(seed).bytes(specs.result_data_bytes)
+            for seed in range(8)
+        },
+    }
+    for key in keys:
+        for name, words in contents.items():
+            result = with_words(specs, template, words)
+            assert key.decrypt(result).shape == (specs.n_outputs,), name
+            for damaged in (result[:-8], result + bytes(8), result[:-8] + bytes(8)):
+                with pytest.raises(InvalidResult):
+                    key.decrypt(damaged)
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("count", [1, 12])
 def test_the_service_sees_the_same_whatever_it_answers(
@@ -163,6 +194,9 @@ def test_the_service_sees_the_same_whatever_it_answers(
     answers: dict[str, Any] = {
         "good": lambda result: result,
         "crafted": lambda result: crafted(specs, result, 0),
+        "random": lambda result: with_words(
+            specs, result, np.random.default_rng(0).bytes(specs.result_data_bytes)
+        ),
         "damaged": lambda result: result[:-8] + bytes(8),
         "short": lambda result: result[:-8],
     }
@@ -174,8 +208,9 @@ def test_the_service_sees_the_same_whatever_it_answers(
         with EncryptedModel(
             URL, "digits", transport=digits_service.transport, client=setting, limits=limits
         ) as model:
-            if name in ("good", "crafted"):
+            if name in ("good", "crafted", "random"):
                 model.predict(digits_data[0][:count])
+                model.predict_proba(digits_data[0][:count])
             else:
                 with pytest.raises(InvalidResult):
                     model.predict(digits_data[0][:count])
@@ -183,7 +218,7 @@ def test_the_service_sees_the_same_whatever_it_answers(
             (request.method, request.url.path, sorted(request.headers.items()), len(request.read()))
             for request in digits_service.requests
         ]
-    assert seen["good"] == seen["crafted"]
+    assert seen["good"] == seen["crafted"] == seen["random"]
     # What cannot be opened ends the call: no request tells why, and there are none after those that
     # were on their way.
     for name in ("damaged", "short"):
