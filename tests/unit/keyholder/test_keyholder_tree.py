@@ -373,6 +373,20 @@ def same_id(specs: Json) -> None:
     specs["keyset"]["lweSecretKeys"][1]["id"] = 0
 
 
+def exchanged_keys(specs: Json) -> None:
+    """Concrete would end the process, as a key is not of the length that its id promises."""
+    specs["keyset"]["lweSecretKeys"].reverse()
+
+
+def short_key(specs: Json) -> None:
+    """Concrete would encrypt inputs with the key at place 3, and read past its end."""
+    keys = specs["keyset"]["lweSecretKeys"]
+    for id_, dimension in ((3, keys[0]["params"]["lweDimension"]), (2, 450)):
+        keys.append({"id": id_, "params": keys[0]["params"] | {"lweDimension": dimension}})
+    gate = specs["circuits"][0]["inputs"][0]["typeInfo"]["lweCiphertext"]
+    gate["encryption"]["keyId"] = 3
+
+
 def many_keys(specs: Json) -> None:
     specs["keyset"]["lweKeyswitchKeys"] *= 65
 
@@ -384,8 +398,9 @@ def self_key(specs: Json) -> None:
 
 
 def large_keys(specs: Json) -> None:
-    specs["keyset"]["lweBootstrapKeys"] *= 2
-    specs["keyset"]["lweBootstrapKeys"][0]["params"]["levelCount"] = 64
+    (key,) = specs["keyset"]["lweBootstrapKeys"]
+    key["params"]["levelCount"] = 64
+    specs["keyset"]["lweBootstrapKeys"].append(key | {"id": 1})
 
 
 def output_shape(*shape: int) -> Callable[[Json], None]:
@@ -408,7 +423,11 @@ BOOTSTRAP, KEYSWITCH = "lweBootstrapKeys", "lweKeyswitchKeys"
         (little_noise(BOOTSTRAP), "below 128 bits"),
         (little_noise(KEYSWITCH), "below 128 bits"),
         (small_key, "dimension 300"),
-        (same_id, "same id"),
+        (same_id, "ids 0, 1, 2"),
+        (exchanged_keys, "ids 0, 1, 2"),
+        (short_key, "ids 0, 1, 2"),
+        (set_key(BOOTSTRAP, id=1), "ids 0, 1, 2"),
+        (set_key(KEYSWITCH, id=1 << 32), "ids 0, 1, 2"),
         (output_shape(1, 3), "must have the shape"),
         (output_shape(1, 3, 0), "no trees"),
         (output_shape(1, 3, 1, 1), "must have the shape"),
