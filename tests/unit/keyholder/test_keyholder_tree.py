@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from fake_service import rezip, specs_of
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
 from cloister_inference.app import create_app
 from cloister_inference.options import KeyOptions, Options
@@ -30,11 +31,16 @@ from cloister_keyholder import (
     RequestRefused,
     UnsafeParameters,
 )
+from cloister_keyholder.commands import keys as key_commands
+from cloister_keyholder.encryption import wire
 from cloister_keyholder.encryption.parameters import EVALUATION_KEYS_LIMIT
 from cloister_keyholder.evaluating.evaluation import evaluate
 from cloister_keyholder.evaluating.samples import HeldOut
+from cloister_keyholder.keys import keyfile
 from cloister_keyholder.package.content import open_package
+from cloister_keyholder.settings import Settings
 from cloister_shared.artifact import REFERENCE
+from cloister_shared.digests import digest_bytes
 from cloister_shared.registry import Registry
 
 Floats = np.ndarray[Any, Any]
@@ -342,6 +348,27 @@ def test_what_a_tree_cannot_do_is_said(
             model.encrypt(model.quantise(tree_data[0][:1])[0])
     with pytest.raises(KeyUnusable, match="CLOISTER_KEY_STORE_DIR"):
         open_model(recorder, None)
+
+
+def test_a_trees_key_neither_comes_nor_goes(
+    recorder: Recorder, client_zip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "kept"
+    monkeypatch.setattr(key_commands, "open_model", lambda *_: open_model(recorder, folder))
+    held = keyfile.new_key_file("tree", 1, digest_bytes(client_zip), b"of another model")
+    keyfile.write_key(held, tmp_path / "key.json")
+    # Concrete's cache of a tree has such a file too.
+    specs = open_package(client_zip).circuit.specs
+    bits = np.zeros(specs.lwe_dimension, dtype=np.uint8)
+    (tmp_path / "secretKey_0").write_bytes(wire.write_secret_key(specs, bits))
+    for arguments in (
+        ["export", tmp_path / "keyset", "--key", tmp_path / "key.json"],
+        ["import", tmp_path / "secretKey_0", "--key", tmp_path / "new.json"],
+    ):
+        done = CliRunner().invoke(key_commands.app, list(map(str, arguments)), obj=Settings())
+        assert isinstance(done.exception, KeyUnusable)
+        assert "under a stored key" in str(done.exception)
+    assert {path.name for path in tmp_path.iterdir()} == {"key.json", "secretKey_0"}
 
 
 @pytest.fixture(scope="module")
