@@ -92,6 +92,16 @@ def another_key(specs: Json) -> None:
     ciphertexts(specs)[0]["encryption"]["keyId"] = 1
 
 
+def key_of_id(id_: int) -> Callable[[Json], None]:
+    def change(specs: Json) -> None:
+        specs["keyset"]["lweSecretKeys"][0]["id"] = id_
+        for ciphertext in ciphertexts(specs):
+            ciphertext["encryption"]["keyId"] = id_
+
+    change.__name__ = f"key_of_id_{id_}"
+    return change
+
+
 def second_key(specs: Json) -> None:
     specs["keyset"]["lweSecretKeys"] *= 2
 
@@ -168,6 +178,9 @@ HOSTILE: dict[Callable[[Json], None], str] = {
     tiny_dimension: "dimension 400",
     ternary_key: "keyType",
     another_key: "not of the secret key",
+    key_of_id(-1): "ids 0, 1, 2",
+    key_of_id(1): "ids 0, 1, 2",
+    key_of_id(1 << 32): "ids 0, 1, 2",
     second_key: "2 secret keys",
     bootstrap_key: "lweBootstrapKeys",
     keyswitch_key: "lweKeyswitchKeys",

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from fake_service import rezip, specs_of
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
 from cloister_inference.app import create_app
 from cloister_inference.options import KeyOptions, Options
@@ -30,11 +31,16 @@ from cloister_keyholder import (
     RequestRefused,
     UnsafeParameters,
 )
+from cloister_keyholder.commands import keys as key_commands
+from cloister_keyholder.encryption import wire
 from cloister_keyholder.encryption.parameters import EVALUATION_KEYS_LIMIT
 from cloister_keyholder.evaluating.evaluation import evaluate
 from cloister_keyholder.evaluating.samples import HeldOut
+from cloister_keyholder.keys import keyfile
 from cloister_keyholder.package.content import open_package
+from cloister_keyholder.settings import Settings
 from cloister_shared.artifact import REFERENCE
+from cloister_shared.digests import digest_bytes
 from cloister_shared.registry import Registry
 
 Floats = np.ndarray[Any, Any]
@@ -344,6 +350,27 @@ def test_what_a_tree_cannot_do_is_said(
         open_model(recorder, None)
 
 
+def test_a_trees_key_neither_comes_nor_goes(
+    recorder: Recorder, client_zip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "kept"
+    monkeypatch.setattr(key_commands, "open_model", lambda *_: open_model(recorder, folder))
+    held = keyfile.new_key_file("tree", 1, digest_bytes(client_zip), b"of another model")
+    keyfile.write_key(held, tmp_path / "key.json")
+    # Concrete's cache of a tree has such a file too.
+    specs = open_package(client_zip).circuit.specs
+    bits = np.zeros(specs.lwe_dimension, dtype=np.uint8)
+    (tmp_path / "secretKey_0").write_bytes(wire.write_secret_key(specs, bits))
+    for arguments in (
+        ["export", tmp_path / "keyset", "--key", tmp_path / "key.json"],
+        ["import", tmp_path / "secretKey_0", "--key", tmp_path / "new.json"],
+    ):
+        done = CliRunner().invoke(key_commands.app, list(map(str, arguments)), obj=Settings())
+        assert isinstance(done.exception, KeyUnusable)
+        assert "under a stored key" in str(done.exception)
+    assert {path.name for path in tmp_path.iterdir()} == {"key.json", "secretKey_0"}
+
+
 @pytest.fixture(scope="module")
 def client_zip(tree_artifacts: Path) -> bytes:
     return (tree_artifacts / "artifacts" / "tree" / "1" / "client.zip").read_bytes()
@@ -373,6 +400,20 @@ def same_id(specs: Json) -> None:
     specs["keyset"]["lweSecretKeys"][1]["id"] = 0
 
 
+def exchanged_keys(specs: Json) -> None:
+    """Concrete would end the process, as a key is not of the length that its id promises."""
+    specs["keyset"]["lweSecretKeys"].reverse()
+
+
+def short_key(specs: Json) -> None:
+    """Concrete would encrypt inputs with the key at place 3, and read past its end."""
+    keys = specs["keyset"]["lweSecretKeys"]
+    for id_, dimension in ((3, keys[0]["params"]["lweDimension"]), (2, 450)):
+        keys.append({"id": id_, "params": keys[0]["params"] | {"lweDimension": dimension}})
+    gate = specs["circuits"][0]["inputs"][0]["typeInfo"]["lweCiphertext"]
+    gate["encryption"]["keyId"] = 3
+
+
 def many_keys(specs: Json) -> None:
     specs["keyset"]["lweKeyswitchKeys"] *= 65
 
@@ -384,8 +425,9 @@ def self_key(specs: Json) -> None:
 
 
 def large_keys(specs: Json) -> None:
-    specs["keyset"]["lweBootstrapKeys"] *= 2
-    specs["keyset"]["lweBootstrapKeys"][0]["params"]["levelCount"] = 64
+    (key,) = specs["keyset"]["lweBootstrapKeys"]
+    key["params"]["levelCount"] = 64
+    specs["keyset"]["lweBootstrapKeys"].append(key | {"id": 1})
 
 
 def output_shape(*shape: int) -> Callable[[Json], None]:
@@ -408,7 +450,11 @@ BOOTSTRAP, KEYSWITCH = "lweBootstrapKeys", "lweKeyswitchKeys"
         (little_noise(BOOTSTRAP), "below 128 bits"),
         (little_noise(KEYSWITCH), "below 128 bits"),
         (small_key, "dimension 300"),
-        (same_id, "same id"),
+        (same_id, "ids 0, 1, 2"),
+        (exchanged_keys, "ids 0, 1, 2"),
+        (short_key, "ids 0, 1, 2"),
+        (set_key(BOOTSTRAP, id=1), "ids 0, 1, 2"),
+        (set_key(KEYSWITCH, id=1 << 32), "ids 0, 1, 2"),
         (output_shape(1, 3), "must have the shape"),
         (output_shape(1, 3, 0), "no trees"),
         (output_shape(1, 3, 1, 1), "must have the shape"),

@@ -94,11 +94,18 @@ def smaller_dimension(specs: Json) -> None:
     specs["circuits"][0]["outputs"][0]["rawInfo"]["shape"]["dimensions"] = shape
 
 
+def key_of_another_id(specs: Json) -> None:
+    """Concrete takes an id for a place in the list of keys."""
+    specs["keyset"]["lweSecretKeys"][0]["id"] = 1
+    set_encryption(specs, keyId=1)
+
+
 UNSAFE: dict[str, tuple[Callable[[Json], object], str]] = {
     "less noise": (less_noise, "below 128 bits"),
     "no noise": (lambda s: set_encryption(s, variance=0.0), "encryption.variance"),
     "noise as text": (lambda s: set_encryption(s, variance="1"), "encryption.variance"),
     "a smaller dimension": (smaller_dimension, "below 128 bits"),
+    "a key of another id": (key_of_another_id, r"\.id: it must be"),
     "another key": (lambda s: set_encryption(s, keyId=1), "not of the secret key"),
     "another kind of key": (
         lambda s: s["keyset"]["lweSecretKeys"][0]["params"].update(keyType="ternary"),

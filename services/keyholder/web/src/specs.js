@@ -64,7 +64,7 @@ const gate = object({
   }),
 });
 const secretKey = object({
-  id: integer(0),
+  id: literal(0),
   params: object({
     lweDimension: integer(1),
     integerPrecision: literal(64),

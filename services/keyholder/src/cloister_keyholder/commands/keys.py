@@ -8,8 +8,10 @@ import typer
 
 from cloister_keyholder.commands.opening import Model, Url, chosen, open_model
 from cloister_keyholder.encryption import wire
+from cloister_keyholder.encryption.parameters import ClientSpecs
 from cloister_keyholder.errors import KeyUnusable
 from cloister_keyholder.keys import keyfile
+from cloister_keyholder.model import EncryptedModel
 
 app = typer.Typer(
     help="A query's key in the files of Concrete's own clients.",
@@ -46,7 +48,7 @@ def export(
     settings = chosen(ctx, url, model or held.model)
     with open_model(settings, held.version) as encrypted:
         keyfile.check_client(held, key, encrypted.description.client_digest, settings.url)
-        specs = encrypted.specs
+        specs = _specs(encrypted)
         bits = wire.read_keyset(held.keyset, specs)
     write = wire.write_keyset if form == Form.KEYSET else wire.write_secret_key
     keyfile.write_new(file, write(specs, bits), keyfile.KEY_MODE)
@@ -68,7 +70,7 @@ def import_(
         raise KeyUnusable(f"{file} cannot be read: {error.strerror}") from None
     settings = chosen(ctx, url, model)
     with open_model(settings) as encrypted:
-        description, specs = encrypted.description, encrypted.specs
+        description, specs = encrypted.description, _specs(encrypted)
         try:
             bits = wire.read_any_key(serialised, specs)
         except KeyUnusable:
@@ -85,3 +87,13 @@ def import_(
         ),
         key,
     )
+
+
+def _specs(encrypted: EncryptedModel) -> ClientSpecs:
+    """Return the parameters of a model whose queries have a key each."""
+    if encrypted.specs.needs_evaluation_keys:
+        raise KeyUnusable(
+            f"queries of {encrypted.name} are encrypted under a stored key, and no key of theirs "
+            "comes or goes: use predict, or Concrete's client with a key of its own"
+        )
+    return encrypted.specs

@@ -75,8 +75,11 @@ class _KeyParameters(_Spec):
     key_type: Literal["binary"]
 
 
-class _SecretKey(_Spec):
+class _Key(_Spec):
     id: int
+
+
+class _SecretKey(_Key):
     params: _KeyParameters
 
 
@@ -114,10 +117,9 @@ class _KeyswitchParameters(_EvaluationKeyParameters):
         return self.input_lwe_dimension * self.level_count
 
 
-class _EvaluationKey(_Spec):
+class _EvaluationKey(_Key):
     """Encryptions of the bits of one secret key under another."""
 
-    id: int
     input_id: int
     output_id: int
     compression: Literal["seed"]
@@ -221,8 +223,15 @@ class ClientSpecs(_Spec):
             raise ValueError(f"it has {len(keys.lwe_secret_keys)} secret keys; one is expected")
         if max(len(keys.lwe_secret_keys), len(keys.evaluation_keys)) > KEYS_LIMIT:
             raise ValueError(f"it has more than {KEYS_LIMIT} secret or evaluation keys")
-        if len(keys.dimensions) != len(keys.lwe_secret_keys):
-            raise ValueError("two secret keys have the same id")
+        # Concrete takes an id for a place, without a look at the key that it finds there.
+        kinds: tuple[tuple[_Key, ...], ...] = (
+            keys.lwe_secret_keys,
+            keys.lwe_bootstrap_keys,
+            keys.lwe_keyswitch_keys,
+        )
+        for kind in kinds:
+            if any(key.id != place for place, key in enumerate(kind)):
+                raise ValueError("keys of a kind must have the ids 0, 1, 2, ... in this order")
         if len(self.circuits) != 1:
             raise ValueError(f"it has {len(self.circuits)} circuits; one is expected")
         circuit = self.circuits[0]
