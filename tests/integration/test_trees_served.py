@@ -114,7 +114,7 @@ def clear_of(card: ModelCard, trees: Trees, rows: Any) -> Any:
     """What Concrete ML's own model answers in the clear."""
     ranked = trees.ranked()
     taken = ranks(to_inputs(rows, card.data)[:, ranked.features], ranked.edges)
-    return in_the_clear(quantise_trees(card, ranked, BITS), card)(taken.astype(np.float64))
+    return in_the_clear(quantise_trees(card, ranked, BITS), trees)(taken.astype(np.float64))
 
 
 @pytest.mark.parametrize("name", NAMES)
