@@ -15,7 +15,10 @@ def model_facts(published: Published) -> list[Fact]:
     card = published.card
     return [
         ("Estimator", card.estimator),
-        ("Parameters", json.dumps(card.parameters, ensure_ascii=False) if card.parameters else "-"),
+        (
+            "Parameters",
+            json.dumps(card.parameters, ensure_ascii=False) if card.parameters else "defaults",
+        ),
         ("Task", card.data.task),
         ("Standardised inputs", yes_no(card.standardised)),
         ("Pruned", f"{100 * card.pruned:.3g} % of the inputs" if card.pruned else "no"),

@@ -36,20 +36,17 @@ def chart(
         from_zero: whether the vertical axis begins at 0.
 
     Returns:
-        None where there is no value to draw.
+        None where there are no two values to draw.
     """
     drawn = [None if value is None or abs(value) > LARGEST else value for value in values]
     known = [value for value in drawn if value is not None]
-    if not known:
+    if len(known) < 2:
         return None
     lines = _ticks(0.0 if from_zero else min(known), max(known))
     low, high = lines[0], lines[-1]
-    # A single value is in the middle.
-    places = max(len(values) - 1, 1)
 
     def x(index: int) -> float:
-        inside = index / places if len(values) > 1 else 0.5
-        return round(LEFT + (RIGHT - LEFT) * inside, 1)
+        return round(LEFT + (RIGHT - LEFT) * index / (len(values) - 1), 1)
 
     def y(value: float) -> float:
         return round(BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low), 1)

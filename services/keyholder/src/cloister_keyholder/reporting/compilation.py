@@ -8,7 +8,7 @@ from cloister_shared.artifact import ArtifactDetails
 NOT_TOLD = Note(
     "plain",
     "Bits, verification and agreement are not told by the service. Whoever has the artifacts can "
-    "report them: `cloister report` in their home, or `keyholder report --artifacts FOLDER`.",
+    "report them: cloister report in their home, or keyholder report --artifacts FOLDER.",
 )
 
 
@@ -64,7 +64,10 @@ def _checked(details: ArtifactDetails) -> list[Fact]:
     ]
     if details.floor_ms is not None:
         facts.append(
-            ("Evaluation takes at least", f"{number(details.floor_ms, '.3g')} ms on a core (estimate)")
+            (
+                "Evaluation takes at least",
+                f"{number(details.floor_ms, '.3g')} ms on a core (estimate)",
+            )
         )
     if details.model_version is not None:
         facts.append(("Compiled from", f"version {count(details.model_version)} of the model"))

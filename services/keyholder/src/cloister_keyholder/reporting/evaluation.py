@@ -14,8 +14,8 @@ MISTAKES_SHOWN = 20
 SHADES = 8
 
 NOT_EVALUATED = (
-    "Not evaluated yet: `cloister evaluate` or `keyholder evaluate` measures it on held-out "
-    "samples, encrypted."
+    "Not evaluated yet: cloister evaluate, or keyholder evaluate, measures it on held-out samples, "
+    "encrypted."
 )
 
 
@@ -68,9 +68,11 @@ def evaluation_facts(report: EvaluationReport) -> list[Fact]:
 
 def scores_table(report: EvaluationReport) -> Table:
     """Return how well the three executions predict."""
+    # Of all samples it is the same once more, where all were sent.
+    everything = report.reference_scores if report.held_out > report.evaluated else None
     rows = [
         (f"{report.score} of {count(one.samples)} samples", *_scores(one))
-        for one in (report.scores, report.reference_scores)
+        for one in (report.scores, everything)
         if one
     ]
     if not report.scores:
