@@ -20,7 +20,7 @@ from sklearn.metrics import confusion_matrix
 
 from cloister_keyholder import EncryptedModel
 from cloister_keyholder.errors import ReportError
-from cloister_keyholder.evaluating.evaluation import EvaluationReport, evaluate
+from cloister_keyholder.evaluating.evaluation import EvaluationReport, Milliseconds, evaluate
 from cloister_keyholder.evaluating.mistakes import Confusion
 from cloister_keyholder.evaluating.samples import HeldOut
 from cloister_keyholder.reporting.charts import BOTTOM, LEFT, RIGHT, TOP, chart
@@ -88,7 +88,10 @@ def test_many_classes_have_matrices_of_what_was_taken_for_what(
 def test_scores_times_bytes_and_who_served(
     published: Published, evaluated: EvaluationReport
 ) -> None:
-    found = page(published, evaluated.model_copy(update={"evaluator": "native"}))
+    server = Milliseconds(median=1.5, mean=2.25, p95=31, maximum=1234.5)
+    times = evaluated.milliseconds.model_copy(update={"server": server})
+    evaluated = evaluated.model_copy(update={"evaluator": "native", "milliseconds": times})
+    found = page(published, evaluated)
     scores, everything = evaluated.scores, evaluated.reference_scores
     assert scores
     assert everything
@@ -106,9 +109,9 @@ def test_scores_times_bytes_and_who_served(
             "not sent",
         ],
     ]
-    times = found.tables["Milliseconds a prediction"]
-    assert times[0][1:] == ["median", "mean", "95 %", "longest"]
-    assert times[3] == ["of it, evaluated encrypted", "1.50", "1.50", "1.50", "1.50"]
+    table = found.tables["Milliseconds a prediction"]
+    assert table[0][1:] == ["median", "mean", "95 %", "longest"]
+    assert table[3] == ["of it, evaluated encrypted", "1.50", "2.25", "31.00", "1,234.50"]
     assert found.facts["Client"].startswith("native")
     assert found.facts["Evaluator"].startswith("native")
     assert found.facts["Bytes a prediction"] == (
