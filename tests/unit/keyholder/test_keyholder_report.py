@@ -328,6 +328,14 @@ def test_a_long_table_of_rounds_is_folded(published: Published, rounds: int, fol
     assert len(found.tables["Rounds"]) == rounds + 1
 
 
+def test_curves_are_drawn_to_the_last_round_of_many(published: Published) -> None:
+    found = page(with_card(published, rounds=rounds_of(1000), final=FINAL))
+    lines = [value for tag, name, value in found.attributes if (tag, name) == ("path", "d")]
+    longest = sorted(lines, key=len)[-3:]
+    assert [line.count("L") for line in sorted(longest, key=len)] == [999, 1000, 1000]
+    assert all(float(line.rpartition("L")[2].split()[0]) == RIGHT for line in longest)
+
+
 @pytest.mark.parametrize("classes", [20, 21, 500])
 def test_too_many_classes_for_a_matrix_are_listed(
     published: Published, evaluated: EvaluationReport, classes: int
@@ -496,7 +504,8 @@ def test_a_chart_lies_within_its_axes(
     assert (heights[0], heights[-1]) == (BOTTOM, TOP)
     steps = [int(tick.text) for tick in found.columns]
     assert steps[0] == first
-    assert len(steps) <= 6
+    assert len(steps) <= 7
+    assert steps == sorted(set(steps))
     assert all(LEFT <= tick.at <= RIGHT for tick in found.columns)
     # Higher values are not drawn lower.
     order = sorted(range(len(known)), key=lambda i: known[i])

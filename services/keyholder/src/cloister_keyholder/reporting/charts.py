@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from cloister_keyholder.reporting.parts import Chart, Point, Tick
 
 WIDTH, HEIGHT = 360, 220
@@ -66,24 +68,24 @@ def chart(
     )
 
 
-def _path(placed: Sequence[Point | None]) -> str:
+def _path(placed: Sequence[Point | None]) -> Markup:
     parts, drawing = [], False
     for point in placed:
         if point:
             parts.append(f"{'L' if drawing else 'M'}{point.x:g} {point.y:g}")
         drawing = point is not None
-    return "".join(parts)
+    return Markup("").join(parts)
 
 
-def _steps(first: int, last: int) -> range:
-    """Return at most ``MOST_TICKS`` whole numbers, evenly spaced from the first on."""
+def _steps(first: int, last: int) -> list[int]:
+    """Return the first step and, evenly spaced, at most ``MOST_TICKS`` round ones after it."""
     apart = next(
         size * 10**power
         for power in range(20)
         for size in (1, 2, 5)
         if (last - first) // (size * 10**power) < MOST_TICKS
     )
-    return range(first, last + 1, apart)
+    return [first, *range(first - first % apart + apart, last + 1, apart)]
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -151,13 +151,17 @@ def _matrix(title: str, expected: str, pairs: Sequence[Pair], classes: Sequence[
         samples = [counts.get((row, column), 0) for column in places]
         total = sum(samples)
         cells = [_cell(one, column == row, total) for column, one in enumerate(samples)]
-        rows.append((str(classes[row]), cells, total))
+        rows.append((shown(str(classes[row]), 60), cells, total))
+    heads = [shown(str(label), 12) for label in classes]
+    upright = len(heads) > 2 and max(map(len, heads)) > 3
     return Matrix(
         title=title,
         expected=expected,
-        heads=[shown(str(label), 12) for label in classes],
+        heads=heads,
         rows=rows,
         remark=_right(pairs),
+        large=len(heads) > (8 if upright else 12),
+        upright=upright,
     )
 
 

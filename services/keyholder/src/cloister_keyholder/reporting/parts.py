@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from markupsafe import Markup
+
 Fact = tuple[str, str]
 """What is told, and its name before it."""
 
@@ -59,7 +61,11 @@ class Matrix:
     """Of the columns, short."""
     rows: Sequence[tuple[str, Sequence[Cell], int]]
     """Name, cells and sum of each."""
-    remark: str = ""
+    remark: str
+    large: bool
+    """Whether it needs the whole width."""
+    upright: bool
+    """Whether its heads are too long to lie."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,6 @@ class Chart:
     """Name of the horizontal axis."""
     columns: Sequence[Tick]
     lines: Sequence[Tick]
-    path: str
-    """SVG path data of the line."""
+    path: Markup
+    """SVG path data of the line: numbers and commands alone, of any length."""
     points: Sequence[Point]
