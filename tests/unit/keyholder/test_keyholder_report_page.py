@@ -99,9 +99,18 @@ def test_it_fits_its_window_and_sends_nothing(
     assert complaints == []
 
 
+@pytest.mark.parametrize("classes", [10, 20])
 def test_on_paper_it_is_light_and_nothing_is_cut_off(
-    browser: Browser, published: Published, evaluated: EvaluationReport, tmp_path: Path
+    browser: Browser,
+    published: Published,
+    evaluated: EvaluationReport,
+    tmp_path: Path,
+    classes: int,
 ) -> None:
+    if classes == 20:
+        names = [f"a rather long name of class {i}" for i in range(classes)]
+        data = published.card.data.model_dump() | {"classes": names}
+        published = with_card(published, data=data)
     file = tmp_path / "report.html"
     file.write_bytes(render(published, evaluated, None, MADE))
     # What A4 leaves between margins of 14 mm, in pixels of 1/96 inch.
