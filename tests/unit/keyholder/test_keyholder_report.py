@@ -145,6 +145,19 @@ def test_the_circuit_and_its_proof_are_the_manifests(published: Published) -> No
     assert facts["Image"] == "8 x 8 pixels, each in [0, 16]"
 
 
+def test_a_tree_has_leaves_and_needs_evaluation_keys(tree_artifacts: Path) -> None:
+    published = from_registry(tree_artifacts / "artifacts", "tree", None)
+    assert published.details
+    keys = published.details.circuit.evaluation_keys
+    assert keys
+    facts = page(published).facts
+    assert facts["Bits"].endswith("of the values of leaves")
+    assert facts["Evaluation keys"] == f"{keys.length:,} bytes, once"
+    assert facts["Estimator"] == "DecisionTreeClassifier"
+    taken = published.details.circuit.n_features
+    assert facts["Inputs that are encrypted"].startswith(f"{taken} of 4")
+
+
 def test_two_classes_have_their_names(
     breast_cancer: EncryptedModel, breast_cancer_artifacts: Path, breast_cancer_data: Data
 ) -> None:

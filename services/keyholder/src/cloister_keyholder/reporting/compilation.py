@@ -4,6 +4,8 @@ from cloister_keyholder.reporting.parts import Fact, Note
 from cloister_keyholder.reporting.sources import Published
 from cloister_keyholder.reporting.text import count, moment, number
 from cloister_shared.artifact import ArtifactDetails
+from cloister_shared.card import ModelCard
+from cloister_shared.estimators import estimator
 
 NOT_TOLD = Note(
     "plain",
@@ -16,7 +18,7 @@ def compilation_facts(published: Published) -> list[Fact]:
     """Return what was compiled, and how it was checked."""
     inputs = (
         f"{count(published.circuit_features)} of {count(published.card.data.n_inputs)}, "
-        "those with weights"
+        "those that it depends on"
     )
     if published.circuit_features == published.card.data.n_inputs:
         inputs = count(published.circuit_features)
@@ -26,10 +28,15 @@ def compilation_facts(published: Published) -> list[Fact]:
     ]
     if published.details is None:
         return facts
-    return [("Compiled", moment(published.compiled)), *facts, *_checked(published.details)]
+    return [
+        ("Compiled", moment(published.compiled)),
+        *facts,
+        *_checked(published.details, published.card),
+    ]
 
 
-def _checked(details: ArtifactDetails) -> list[Fact]:
+def _checked(details: ArtifactDetails, card: ModelCard) -> list[Fact]:
+    is_tree = estimator(card.estimator).family == "tree"
     circuit, verified, agreement = details.circuit, details.verification, details.agreement
     keys = circuit.evaluation_keys
     runs = verified.extreme + verified.boundary + verified.random
@@ -41,7 +48,11 @@ def _checked(details: ArtifactDetails) -> list[Fact]:
             "are not)"
         )
     facts = [
-        ("Bits", f"{circuit.bits_inputs} of inputs, {circuit.bits_weights} of weights"),
+        (
+            "Bits",
+            f"{circuit.bits_inputs} of inputs, {circuit.bits_weights} of "
+            f"{'the values of leaves' if is_tree else 'weights'}",
+        ),
         (
             "Calibration",
             "from the declared bounds, without data; checked before publication: no input "
