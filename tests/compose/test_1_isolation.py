@@ -78,17 +78,18 @@ def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
     assert networks["control"]["internal"]
     assert networks["serving"]["internal"]
     assert networks["backend"]["internal"]
+    assert networks["watch"]["internal"]
     masquerade = "com.docker.network.bridge.enable_ip_masquerade"
     assert networks["edge"]["driver_opts"][masquerade] == "false"
 
 
-def test_only_gateway_and_fleet_are_published_and_only_on_loopback(config: dict[str, Any]) -> None:
+def test_only_these_are_published_and_only_on_loopback(config: dict[str, Any]) -> None:
     published = {
         name: [port["host_ip"] for port in service["ports"]]
         for name, service in config["services"].items()
         if service.get("ports")
     }
-    assert published == {"gateway": ["127.0.0.1"], "fleet": ["127.0.0.1"]}
+    assert published == dict.fromkeys(("gateway", "fleet", "prometheus"), ["127.0.0.1"])
 
 
 def on(config: dict[str, Any], network: str) -> set[str]:
@@ -102,14 +103,25 @@ def on(config: dict[str, Any], network: str) -> set[str]:
 
 def test_key_holders_and_inference_meet_at_the_gateway_alone(config: dict[str, Any]) -> None:
     assert on(config, "serving") == {"keyholder", "gateway"}
-    assert on(config, "backend") == {"inference", "gateway"}
-    assert on(config, "edge") == {"gateway", "fleet"}
+    assert on(config, "backend") == {"inference", "gateway", "prometheus"}
+    assert on(config, "edge") == {"gateway", "fleet", "prometheus"}
 
 
 def test_sites_and_superlink_meet_at_the_fleets_address_alone(config: dict[str, Any]) -> None:
     assert on(config, "federation") == {"client", "dealer", "fleet"}
     assert on(config, "fleet") == {"fleet", "server", "enrolment"}
     assert on(config, "control") == {"server", "trainer", "enrolment", "sites"}
+
+
+def test_prometheus_meets_only_what_it_scrapes_and_is_no_way_between_them(
+    config: dict[str, Any],
+) -> None:
+    described = config["services"]["prometheus"]
+    met = set().union(*(on(config, network) for network in described["networks"]))
+    assert met == {"prometheus", "inference", "gateway", "fleet", "trainer"}
+    assert on(config, "watch") == {"trainer", "prometheus"}
+    assert described["sysctls"] == {"net.ipv4.ip_forward": "0"}
+    assert [mount["source"] for mount in described["volumes"]] == ["metrics"]
 
 
 def test_a_private_key_is_mounted_by_its_user_alone(config: dict[str, Any]) -> None:
@@ -135,9 +147,10 @@ def test_inference_knows_where_it_is_published() -> None:
     assert services["inference"]["environment"]["CLOISTER_PUBLISHED_HOST"] == "192.0.2.1"
 
 
-def test_api_keys_and_sites_are_managed_only_when_asked(config: dict[str, Any]) -> None:
-    asked = {name for name, service in config["services"].items() if service.get("profiles")}
-    assert asked == {"api-keys", "sites"}
+def test_what_only_runs_when_asked(config: dict[str, Any]) -> None:
+    asked = {n: s["profiles"] for n, s in config["services"].items() if s.get("profiles")}
+    tools, observability = ["tools"], ["observability"]
+    assert asked == {"api-keys": tools, "sites": tools, "prometheus": observability}
 
 
 @pytest.mark.parametrize("service", ISOLATION)
@@ -160,7 +173,7 @@ def test_no_service_can_take_all_memory_or_processes(config: dict[str, Any], ser
 
 @pytest.mark.parametrize("service", ISOLATION)
 def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None:
-    names = config["services"][service]["environment"]
+    names = config["services"][service].get("environment") or {}
     # Paths of files and folders; sizes and ages of keys.
     secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_API_KEYS_PATH", "CLOISTER_API_KEY_PATH"}
     secrets |= {"CLOISTER_KEYS_DIR", "CLOISTER_KEY_STORE_DIR", "CLOISTER_DEAL_KEY_PATH"}

@@ -39,6 +39,8 @@ def serve(settings: Settings) -> None:
     if settings.tls_certificate and settings.tls_key:
         tls = server_context(settings.tls_certificate, settings.tls_key)
     metrics, lifecycle = Metrics(), Lifecycle()
+    metrics.watch_volume("artifacts", settings.artifacts_dir)
+    metrics.watch_volume("evaluation-keys", settings.keys_dir)
     app = create_app(
         Registry(settings.artifacts_dir),
         settings.options(),

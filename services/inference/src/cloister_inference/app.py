@@ -65,6 +65,7 @@ def create_app(
         lifecycle: tells when the process is to stop; never, by default.
     """
     metrics, lifecycle = metrics or Metrics(), lifecycle or Lifecycle()
+    metrics.deadline_seconds.set(options.deadline_seconds)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -90,7 +90,13 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
         )
 
     # The trainer gives up on a run of which it hears nothing, and waiting can take as long.
-    events.write("waiting", expected=settings.clients)
+    events.write(
+        "waiting",
+        expected=settings.clients,
+        rounds=total,
+        quorum=settings.quorum,
+        round_timeout=settings.round_timeout,
+    )
     sites = await_sites()
     events.write("started", sites=len(sites), expected=settings.clients, rounds=total)
     config = _config(settings)

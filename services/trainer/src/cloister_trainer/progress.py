@@ -114,9 +114,18 @@ def _measured(event: Event) -> str:
 
 
 class Metrics:
-    """The same for Prometheus; what is not known yet is NaN."""
+    """The same for Prometheus; what is not known yet is NaN.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Args:
+        registry: gets the metrics.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
+
         def gauge(name: str, what: str) -> Gauge:
             made = Gauge(f"cloister_training_{name}", what, registry=registry)
             made.set(math.nan)
@@ -138,18 +147,38 @@ class Metrics:
         self._seconds = gauge("round_seconds", "Seconds that the last round took")
         self._epsilon = gauge("epsilon", "Spent so far, under differential privacy")
         self._left = gauge("seconds_left", "Estimate of the seconds until the last round is done")
+        self._quorum = gauge("quorum", "Valid replies without which a round fails")
+        self._timeout = gauge(
+            "round_timeout_seconds", "After which a round goes on without the replies still missing"
+        )
+        self._progressed = gauge(
+            "progress_timestamp_seconds",
+            "When a further reply or the end of a round was seen last, since the epoch",
+        )
+        self._replies_seen: tuple[int | None, int] = (None, 0)
 
     def update(self, event: Event) -> None:
         """Take over what an event tells."""
         match event["event"]:
+            case "waiting":
+                # One that ends before it has its sites has rounds undone, too.
+                self._round.set(0)
+                self._rounds.set(event["rounds"])
+                self._quorum.set(event["quorum"])
+                self._timeout.set(event["round_timeout"])
             case "started":
                 self._round.set(0)
                 self._rounds.set(event["rounds"])
+                self._progress()
             case "resumed":
                 self._round.set(event["after"])
             case "replies":
                 self._asked.set(event["asked"])
                 self._replied.set(event["replied"])
+                seen = (event["round"], event["replied"])
+                if seen != self._replies_seen:
+                    self._replies_seen = seen
+                    self._progress()
             case "round":
                 self._round.set(event["round"])
                 self._asked.set(event["sites"] + event["failures"])
@@ -157,11 +186,16 @@ class Metrics:
                 self._failed.set(event["failures"])
                 self._seconds.set(event["seconds"])
                 self._left.set(event["seconds_left"])
+                self._progress()
                 self._measure(event)
             case "final":
+                self._progress()
                 self._measure(event)
             case _:
                 pass
+
+    def _progress(self) -> None:
+        self._progressed.set(self._clock())
 
     def _measure(self, event: Event) -> None:
         for gauge, key in (

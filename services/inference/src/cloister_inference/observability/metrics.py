@@ -3,6 +3,12 @@
 https://prometheus.io/docs/practices/naming/
 """
 
+import math
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -51,6 +57,28 @@ class Metrics:
             "Ciphertexts that wait for a thread or are being evaluated.",
             registry=self.registry,
         )
+        self.queue_limit = Gauge(
+            "cloister_queue_limit_elements",
+            "Ciphertexts that may wait or be evaluated at a time.",
+            registry=self.registry,
+        )
+        self.deadline_seconds = Gauge(
+            "cloister_deadline_seconds",
+            "After which a request that is not evaluated is given up.",
+            registry=self.registry,
+        )
+        self._volume_size = Gauge(
+            "cloister_volume_size_bytes",
+            "Size of the file system of a volume.",
+            ("volume",),
+            registry=self.registry,
+        )
+        self._volume_free = Gauge(
+            "cloister_volume_free_bytes",
+            "What may still be written to the file system of a volume.",
+            ("volume",),
+            registry=self.registry,
+        )
         self.queue_seconds = Histogram(
             "cloister_queue_duration_seconds",
             "From the acceptance of a ciphertext to the start of its evaluation.",
@@ -82,3 +110,26 @@ class Metrics:
             ("model", "result"),
             registry=self.registry,
         )
+
+    def watch_volume(self, volume: str, folder: Path) -> None:
+        """Tell with every scrape how full the file system of a folder is.
+
+        Args:
+            volume: name of it in the metrics.
+            folder: on the volume; NaN is told while there is none, or it cannot be read.
+        """
+        size, free = (
+            partial(_file_system, folder, lambda found: found.f_blocks),
+            partial(_file_system, folder, lambda found: found.f_bavail),
+        )
+        self._volume_size.labels(volume).set_function(size)
+        self._volume_free.labels(volume).set_function(free)
+
+
+def _file_system(folder: Path, blocks: Callable[[os.statvfs_result], int]) -> float:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        # A volume that is gone must not keep the other metrics from being told.
+        return math.nan
+    return float(blocks(found) * found.f_frsize)

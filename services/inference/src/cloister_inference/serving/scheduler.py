@@ -85,6 +85,7 @@ class Scheduler:
         self._recent_seconds = 0.0
         """Moving average of the time of an evaluation."""
         metrics.queue_elements.set_function(lambda: self._elements)
+        metrics.queue_limit.set(limit)
 
     def check_room(self, elements: int) -> None:
         """Raise unless so many elements could be queued now.
