@@ -89,7 +89,7 @@ def test_only_these_are_published_and_only_on_loopback(config: dict[str, Any]) -
         for name, service in config["services"].items()
         if service.get("ports")
     }
-    assert published == dict.fromkeys(("gateway", "fleet", "prometheus"), ["127.0.0.1"])
+    assert published == {n: ["127.0.0.1"] for n in ("gateway", "fleet", "prometheus")}
 
 
 def on(config: dict[str, Any], network: str) -> set[str]:

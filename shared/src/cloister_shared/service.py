@@ -5,17 +5,18 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.logs import LogFormat, configure_logging
 
 PREFIX = "CLOISTER_"
+LOG_FORMAT = f"{PREFIX}LOG_FORMAT"
 
 log = logging.getLogger(__name__)
 
@@ -37,30 +38,11 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
+    log_format: LogFormat = "text"
+    """Form of the log lines."""
+
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
-
-
-def configure_logging(service: str, formatter: logging.Formatter | None = None) -> None:
-    """Write log lines to standard error: time in UTC, level, service, message.
-
-    Args:
-        service: stated in every line.
-        formatter: makes lines of another form; configuring again replaces the one before.
-    """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter or _text_formatter(service))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # httpx logs every request at INFO, with its URL.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
-def _text_formatter(service: str) -> logging.Formatter:
-    formatter = logging.Formatter(
-        f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {service}: %(message)s", "%Y-%m-%dT%H:%M:%S"
-    )
-    formatter.converter = time.gmtime
-    return formatter
 
 
 def load_settings(settings_class: type[Settings]) -> Settings:
@@ -104,7 +86,11 @@ def run_service(
     unwritable volume included; 130 and 143 when interrupted or terminated; 141 when whoever reads
     its output stops. Anything else is a defect: it shows its traceback and exits 1.
     """
-    configure_logging(service)
+    # Before the settings are read: what is wrong with them has to be told in the same form.
+    form: LogFormat = "json" if os.environ.get(LOG_FORMAT) == "json" else "text"
+    configure_logging(service, form)
+    if form == "json":
+        sys.excepthook = _log_defect
     signal.signal(signal.SIGTERM, _terminate)
     try:
         main(load_settings(settings_class))
@@ -128,6 +114,12 @@ def run_service(
         )
         sys.exit(1)
     sys.exit(0)
+
+
+def _log_defect(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    log.critical("a defect ended the process", exc_info=(kind, error, traceback))
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import logging
+import math
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,14 +24,13 @@ from starlette.types import Message, Receive, Scope, Send
 from cloister_inference.app import create_app
 from cloister_inference.lifecycle import Lifecycle
 from cloister_inference.observability.exposition import exposed
-from cloister_inference.observability.logs import json_formatter
 from cloister_inference.observability.metrics import Metrics
 from cloister_inference.observability.telemetry import Telemetry
 from cloister_inference.options import Options
 from cloister_shared.errors import CloisterError
+from cloister_shared.logs import JsonFormatter
 from cloister_shared.open_inference import encode_elements
 from cloister_shared.registry import Registry
-from cloister_shared.service import configure_logging
 
 INFER_ROUTE = "/v2/models/{name}/versions/{version}/infer"
 
@@ -107,6 +108,8 @@ class TestMetrics:
         received = sum(len(answer.content) for answer in answers)
         assert value(samples, "cloister_sent_bytes_total") == received
         assert value(samples, "cloister_queue_elements") == 0
+        assert value(samples, "cloister_queue_limit_elements") == 256
+        assert value(samples, "cloister_deadline_seconds") == 30
         assert value(samples, "cloister_queue_duration_seconds_count") == 7
         assert value(samples, "cloister_serialise_duration_seconds_count") == 1
         (evaluated,) = [
@@ -122,6 +125,17 @@ class TestMetrics:
         samples = scrape(metrics)
         assert value(samples, "process_resident_memory_bytes") > 0
         assert any(name == "python_info" for name, _ in samples)
+
+    def test_tell_how_full_a_volume_is(self, metrics: Metrics, tmp_path: Path) -> None:
+        metrics.watch_volume("artifacts", tmp_path)
+        metrics.watch_volume("evaluation-keys", tmp_path / "missing")
+        samples = scrape(metrics)
+        usage = shutil.disk_usage(tmp_path)
+        assert value(samples, "cloister_volume_size_bytes", volume="artifacts") == usage.total
+        free = value(samples, "cloister_volume_free_bytes", volume="artifacts")
+        # Others may write there meanwhile.
+        assert 0 < free <= usage.total
+        assert math.isnan(value(samples, "cloister_volume_free_bytes", volume="evaluation-keys"))
 
     def test_have_no_labels_that_clients_make(self, observed: TestClient, metrics: Metrics) -> None:
         for index in range(5):
@@ -214,7 +228,7 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 def as_json(record: logging.LogRecord) -> dict[str, Any]:
-    text = json_formatter("inference").format(record)
+    text = JsonFormatter("inference").format(record)
     assert "\n" not in text
     line: dict[str, Any] = json.loads(text)
     return line
@@ -238,7 +252,7 @@ class TestAccessLine:
         line = as_json(record)
         milliseconds = line.pop("milliseconds")
         assert milliseconds > 0
-        assert line.pop("timestamp").endswith("+00:00")
+        assert line.pop("time").endswith("+00:00")
         assert line.pop("message") == record.getMessage()
         assert line == {
             "level": "INFO",
@@ -271,6 +285,25 @@ class TestAccessLine:
         assert as_json(record)["owner"] == "a hospital"
         assert 'owner "a hospital"' in record.getMessage()
 
+    def test_shares_its_id_with_all_lines_about_the_request(self, observed: TestClient) -> None:
+        async def told(request: Request) -> Response:
+            await asyncio.to_thread(logging.getLogger("elsewhere").info, "at work")
+            return Response()
+
+        app: Any = observed.app
+        app.add_api_route("/told", told)
+        handler = logging.StreamHandler(stream := io.StringIO())
+        handler.setFormatter(JsonFormatter("inference"))
+        logging.getLogger().addHandler(handler)
+        try:
+            observed.get("/told", headers={"X-Request-Id": "mine"})
+            logging.getLogger("elsewhere").info("idle")
+        finally:
+            logging.getLogger().removeHandler(handler)
+        lines = {line["message"]: line for line in map(json.loads, stream.getvalue().splitlines())}
+        assert lines["at work"]["request_id"] == "mine"
+        assert "request_id" not in lines["idle"]
+
     def test_is_left_out_for_health_checks(
         self, observed: TestClient, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -285,7 +318,7 @@ class TestAccessLine:
         self, observed: TestClient, caplog: pytest.LogCaptureFixture
     ) -> None:
         observed.get("/v2?key=hush")
-        assert "hush" not in json_formatter("x").format(lines_of(caplog)[0])
+        assert "hush" not in JsonFormatter("x").format(lines_of(caplog)[0])
 
     def test_tells_of_a_defect_with_its_traceback(
         self, observed: TestClient, caplog: pytest.LogCaptureFixture
@@ -351,29 +384,3 @@ def test_a_line_break_in_a_path_stays_encoded(
     assert [record.getMessage().split()[1] for record in lines_of(caplog)] == [
         "/v2/%0aERROR%1b[31m"
     ]
-
-
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_every_line_has_the_form_that_was_asked_for(
-    capsys: pytest.CaptureFixture[str], form: str
-) -> None:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        configure_logging("sample", json_formatter("sample") if form == "json" else None)
-        logging.getLogger("a.b").warning("two\nlines", extra={"color_message": "x", "count": 2})
-    finally:
-        root.handlers, root.level = handlers, level
-    shown = capsys.readouterr().err
-    if form == "text":
-        assert shown.endswith("Z WARNING sample: two\nlines\n")
-        return
-    line = json.loads(shown)
-    assert line.pop("timestamp")
-    assert line == {
-        "level": "WARNING",
-        "logger": "a.b",
-        "service": "sample",
-        "message": "two\nlines",
-        "count": 2,
-    }

@@ -110,8 +110,12 @@ def test_every_setting_is_described(service: str) -> None:
     assert [name for name, documented in fields if not documented] == []
 
 
+# Of every service.
+COMMON = {"CLOISTER_LOG_FORMAT"}
+
+
 def settings_of(service: str) -> set[str]:
-    return {f"CLOISTER_{name.upper()}" for name, _ in settings_fields(service)}
+    return {f"CLOISTER_{name.upper()}" for name, _ in settings_fields(service)} | COMMON
 
 
 COMPOSE = (ROOT / "compose.yaml").read_text()

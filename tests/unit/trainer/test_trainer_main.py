@@ -17,6 +17,7 @@ import pytest
 from cloister_provision.__main__ import provision
 from cloister_provision.settings import Settings as ProvisionSettings
 from cloister_shared.errors import CloisterError
+from cloister_shared.logs import configure_logging
 from cloister_shared.registry import Registry
 from cloister_trainer import __main__ as trainer
 from cloister_trainer import following
@@ -108,6 +109,9 @@ def test_without_a_superlink_it_gives_up_at_the_deadline(
         publish(settings)
     with pytest.raises(CloisterError, match=f"no SuperLink answers at {NOBODY}.*CLOISTER_SUPERL"):
         train_once(settings)
+
+
+WAITING: dict[str, Any] = {"expected": 3, "rounds": 5, "quorum": 2, "round_timeout": 600.0}
 
 
 class Flower:
@@ -372,7 +376,7 @@ def test_one_that_waits_for_sites_has_begun(
     measured: dict[str, Any] = {"round": 1, "rounds": 5, "sites": 3, "failures": 0, "examples": 9}
     measured |= {"accuracy": 0.5, "loss": 1.5, "seconds": 2.0, "epsilon": None, "seconds_left": 8}
     flower.superexec(
-        flower.event("waiting")
+        flower.event("waiting", **WAITING)
         + flower.event("log", level=20, message="2 of 3 sites are online")
         + "time.sleep(2.5)\n"
         + flower.event("round", **measured)
@@ -438,11 +442,11 @@ def test_an_unfinished_training_is_kept_unless_it_is_not_wanted(
 def test_its_log_lines_can_be_json(
     flower: Flower, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flower.settings = flower.settings.model_copy(update={"log_format": "json"})
     replies: dict[str, Any] = {"round": 2, "replied": 7, "asked": 10, "seconds": 4.0}
     flower.superexec(flower.event("replies", **replies) + flower.event("failed", reason="too few"))
     handlers, level = logging.root.handlers[:], logging.root.level
     try:
+        configure_logging("trainer", "json")
         with pytest.raises(CloisterError, match="too few"):
             train_once(flower.settings)
     finally:
@@ -453,7 +457,10 @@ def test_its_log_lines_can_be_json(
     (line,) = [line for line in lines if "training" in line]
     assert line["message"] == "round 2: 7 of 10 sites have replied, 4 s"
     assert line["training"] == {"event": "replies"} | replies
-    assert {"timestamp", "level", "logger"} < set(line)
+    assert {"time", "level", "logger"} < set(line)
+    told = [one for one in lines if one["message"].startswith(("submitted run", "round"))]
+    assert len({one["run_id"] for one in told}) == 1
+    assert len(told) == 2
 
 
 def test_metrics_are_served_while_it_trains(flower: Flower) -> None:

@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from cloister_shared.card import RoundMetrics
 from cloister_shared.errors import CloisterError
+from cloister_shared.logs import JsonFormatter
 from cloister_trainer.events import EventLog
-from cloister_trainer.logs import EVENT, JsonFormatter
+from cloister_trainer.following import EVENT
 from cloister_trainer.progress import Metrics, Replies, exposed_metrics, seconds_left, text
 
 
@@ -111,6 +112,10 @@ def test_metrics_follow_the_events() -> None:
     metrics = Metrics(registry)
     assert math.isnan(value(registry, "accuracy"))
     assert math.isnan(value(registry, "round"))
+    asked = {"expected": 10, "rounds": 5, "quorum": 7, "round_timeout": 600.0}
+    metrics.update(event("waiting", **asked))
+    assert (value(registry, "round"), value(registry, "rounds")) == (0, 5)
+    assert (value(registry, "quorum"), value(registry, "round_timeout_seconds")) == (7, 600)
     metrics.update(event("started", sites=10, expected=10, rounds=5))
     metrics.update(event("resumed", after=2, rounds=5))
     assert (value(registry, "round"), value(registry, "rounds")) == (2, 5)
@@ -124,6 +129,29 @@ def test_metrics_follow_the_events() -> None:
     metrics.update(event("final", sites=9, accuracy=0.93, loss=0.25))
     assert (value(registry, "accuracy"), value(registry, "loss")) == (0.93, 0.25)
     assert value(registry, "epsilon") == 4.5
+
+
+def test_progress_is_a_further_reply_or_the_end_of_a_round() -> None:
+    registry, now = CollectorRegistry(), 100.0
+    metrics = Metrics(registry, clock=lambda: now)
+
+    def seen(happened: dict[str, Any]) -> float:
+        nonlocal now
+        now += 1
+        metrics.update(happened)
+        return value(registry, "progress_timestamp_seconds")
+
+    asked = {"expected": 3, "rounds": 5, "quorum": 2, "round_timeout": 600.0}
+    assert math.isnan(seen(event("waiting", **asked)))
+    assert seen(event("started", sites=3, expected=3, rounds=5)) == 102
+    replies = {"asked": 3, "seconds": 4.0}
+    assert seen(event("replies", round=1, replied=1, **replies)) == 103
+    assert seen(event("replies", round=1, replied=1, **replies)) == 103
+    assert seen(event("replies", round=1, replied=2, **replies)) == 105
+    assert seen(event("log", level=20, message="hello")) == 105
+    assert seen(round_event()) == 107
+    assert seen(event("replies", round=2, replied=2, **replies)) == 108
+    assert seen(event("final", sites=3, accuracy=0.9, loss=0.3)) == 109
 
 
 def test_metrics_that_sites_do_not_report_stay_unknown() -> None:
@@ -166,4 +194,4 @@ def test_a_line_as_json_has_its_traceback_and_its_event() -> None:
     assert read["message"] == "no!"
     assert "ValueError: it\nbroke" in read["exc_info"]
     assert read["training"] == round_event()
-    assert read["timestamp"].endswith("+00:00")
+    assert read["time"].endswith("+00:00")

@@ -14,6 +14,7 @@ from cloister_enrolment.admission import Admission, ConflictError, RevokedError,
 from cloister_enrolment.attempts import Attempts
 from cloister_enrolment.join_tokens import JoinTokens
 from cloister_enrolment.public_key import KeyNotTakenError, PublicKey, read_public_key
+from cloister_enrolment.request_ids import RequestIds
 from cloister_enrolment.superlink import SuperLinkAwayError
 from cloister_shared.errors import CloisterError
 from cloister_shared.joining import (
@@ -58,6 +59,7 @@ class _RefusedError(Exception):
 def create_app(tokens: JoinTokens, admission: Admission, attempts: Attempts) -> FastAPI:
     """Return the application that enrols sites."""
     app = FastAPI(title="Cloister enrolment", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(RequestIds)
 
     @app.get(HEALTH_PATH)
     async def health() -> dict[str, str]:

@@ -32,10 +32,13 @@ CONNECT_SECONDS = 2
 """For a connection, with its handshake, for which a busy SuperLink takes its time."""
 
 TEXT_LINE = (
-    "INFO fleet: %HM %HPO %ST in %Ta ms by %b, %rc retries, %U bytes up, %B down, %ts, from %ci"
+    "INFO fleet: %HM %HPO %ST in %Ta ms by %b, %rc retries, %U bytes up, %B down, %ts, from %ci, "
+    "request %[var(txn.request_id)]"
 )
 JSON_LINE = (
-    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","level":"INFO","service":"fleet","client":"%ci",'
+    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","level":"INFO","service":"fleet","logger":"haproxy",'
+    '"message":"%[var(txn.method),json(utf8s)] %[var(txn.path),json(utf8s)] %ST in %Ta ms",'
+    '"request_id":"%[var(txn.request_id)]","client":"%ci",'
     '"method":"%[var(txn.method),json(utf8s)]","path":"%[var(txn.path),json(utf8s)]",'
     '"status":%ST,"by":"%b","retries":"%rc","bytes_up":%U,"bytes_down":%B,"total_ms":%Ta,'
     '"end":"%ts"}'

@@ -1,7 +1,7 @@
 """Settings of the fleet's address."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -46,8 +46,6 @@ class Settings(ServiceSettings):
     starts anew, before it is answered 503. Flower's own requests give up after 30."""
     fleet_answer_seconds: int = Field(default=60, ge=1)
     """Seconds that the SuperLink may be silent."""
-    log_format: Literal["text", "json"] = "text"
-    """Form of the log lines of requests."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

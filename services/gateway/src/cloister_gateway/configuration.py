@@ -22,7 +22,8 @@ TEXT_LINE = (
     "%U bytes up, %B down, %ts, from %ci, request %[var(txn.request_id)]"
 )
 JSON_LINE = (
-    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","level":"INFO","service":"gateway",'
+    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","level":"INFO","service":"gateway","logger":"haproxy",'
+    '"message":"%HM %[var(txn.path),json(utf8s)] %ST in %Ta ms",'
     '"request_id":"%[var(txn.request_id),json(utf8s)]","client":"%ci","method":"%HM",'
     '"path":"%[var(txn.path),json(utf8s)]","status":%ST,"replica":"%s","retries":"%rc",'
     '"bytes_up":%U,"bytes_down":%B,"queued_ms":%Tw,"answer_ms":%Tr,"total_ms":%Ta,"end":"%ts"}'

@@ -1,7 +1,7 @@
 """Settings of the gateway."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -45,8 +45,6 @@ class Settings(ServiceSettings):
     repeated at another replica; every connection in use may take three times that."""
     gateway_tls_pem: Path | None = None
     """One PEM file with certificate, chain and key; an empty file is as good as none."""
-    log_format: Literal["text", "json"] = "text"
-    """Form of the log lines of requests."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

@@ -14,12 +14,11 @@ from cloister_inference.api.connections import KEEP_ALIVE_SECONDS, BoundedProtoc
 from cloister_inference.app import create_app
 from cloister_inference.lifecycle import DrainingServer, Lifecycle, hold_interrupts
 from cloister_inference.observability.exposition import exposed
-from cloister_inference.observability.logs import json_formatter
 from cloister_inference.observability.metrics import Metrics
 from cloister_inference.settings import Settings
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry
-from cloister_shared.service import configure_logging, run_service
+from cloister_shared.service import run_service
 from cloister_shared.tls import server_context
 
 SERVICE = "inference"
@@ -31,8 +30,6 @@ def serve(settings: Settings) -> None:
     Raises:
         CloisterError: the service could not start.
     """
-    if settings.log_format == "json":
-        configure_logging(SERVICE, json_formatter(SERVICE))
     access = AccessControl(settings.api_keys_path)
     check_exposure(settings.published_host or settings.host, access)
     tls = None

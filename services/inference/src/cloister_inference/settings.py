@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,8 +46,6 @@ class Settings(ServiceSettings):
     """Seconds that running requests have to end after that."""
     metrics_port: int = Field(default=8002, ge=0, le=65535)
     """TCP port for Prometheus, at the same address; 0 takes a free one, which the log names."""
-    log_format: Literal["text", "json"] = "text"
-    """Form of the log lines."""
 
     api_keys_path: Path | None = None
     """File with the digests of API keys, read; without one everybody is served."""

@@ -14,6 +14,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from cloister_server.pace import CLEANUP_SECONDS, at_most_every
 from cloister_server.replies import own_replies_only
 from cloister_shared.flower import flower_environment
+from cloister_shared.logs import write_once
 
 BUSY_SECONDS = 120
 """How long a write waits for another. Flower's own 5 seconds are less than a slow disk may take to
@@ -97,16 +98,6 @@ def run_superlink(options: list[str]) -> None:
     write_once("flwr")
     sys.argv = ["flower-superlink", *options]
     flower_superlink()
-
-
-def write_once(logger: str) -> None:
-    """Let this process's handler alone write a library's lines, from INFO on.
-
-    Flower has one of its own, and tells of every request at DEBUG.
-    """
-    found = logging.getLogger(logger)
-    found.handlers.clear()
-    found.setLevel(logging.INFO)
 
 
 def wait_for_locks() -> None:

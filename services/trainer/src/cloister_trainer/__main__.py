@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.logs import about
 from cloister_shared.registry import Registry, Version
-from cloister_shared.service import configure_logging, run_service
+from cloister_shared.service import run_service
 from cloister_trainer import plan
 from cloister_trainer.checkpoint import Checkpoints
 from cloister_trainer.following import ServerAppDiedError, follow
-from cloister_trainer.logs import JsonFormatter
 from cloister_trainer.progress import Metrics, exposed_metrics
 from cloister_trainer.publication import adopted
 from cloister_trainer.runs import FlowerRuns
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 def train_once(settings: Settings) -> None:
     """Publish a model of these settings, unless one is published."""
-    if settings.log_format == "json":
-        configure_logging("trainer", JsonFormatter("trainer"))
     plan.check(settings)
     digest, registry = plan.inputs_digest(settings), Registry(settings.models_dir)
     if adopted(registry, settings.name, digest, retrain=settings.retrain):
@@ -81,13 +79,14 @@ def _run(
 ) -> None:
     """Submit a run, and return when it has completed; one that has not is stopped."""
     run_id = runs.submit()
-    log.info("submitted run %d", run_id)
-    try:
-        follow(settings, runs, run_id, superexec, metrics.update)
-    except BaseException:
-        with suppress(CloisterError):
-            runs.stop(run_id)
-        raise
+    with about(run_id=run_id):
+        log.info("submitted run %d", run_id)
+        try:
+            follow(settings, runs, run_id, superexec, metrics.update)
+        except BaseException:
+            with suppress(CloisterError):
+                runs.stop(run_id)
+            raise
 
 
 def _wait_for_superlink(settings: Settings) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from cloister_shared.errors import CloisterError
 from cloister_trainer.events import run_events
-from cloister_trainer.logs import EVENT
 from cloister_trainer.progress import Event, text
 from cloister_trainer.runs import COMPLETED, FlowerRuns
 from cloister_trainer.settings import Settings
@@ -17,6 +16,9 @@ STATE_SECONDS = 20.0
 """Between two questions to the SuperLink, which alone knows of a run that somebody stopped."""
 UNANSWERED_SECONDS = 90.0
 """A SuperLink that restarts with its database goes on with the run, and is back within this."""
+
+EVENT = "training"
+"""Member of a JSON line with all of an event of the training, which its message only words."""
 
 log = logging.getLogger(__name__)
 

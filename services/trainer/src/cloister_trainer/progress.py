@@ -121,9 +121,7 @@ class Metrics:
         clock: seconds since the epoch.
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
 
         def gauge(name: str, what: str) -> Gauge:

@@ -3,7 +3,7 @@
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -113,8 +113,6 @@ class Settings(ServiceSettings):
     """Address at which metrics are served."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """TCP port for Prometheus while it trains; 0: none."""
-    log_format: Literal["text", "json"] = "text"
-    """Form of the log lines."""
 
     @property
     def name(self) -> str:

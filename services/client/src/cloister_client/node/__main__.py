@@ -19,6 +19,7 @@ from cloister_client.node.inbox import Inbox
 from cloister_client.node.worker import Worker, WorkerGoneError
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import ESTIMATORS
+from cloister_shared.logs import write_once
 from cloister_shared.service import ServiceSettings, run_service
 
 
@@ -29,6 +30,7 @@ def serve(arguments: argparse.Namespace) -> NoReturn:
         CloisterError: the SuperLink does not take this node, or the worker has ended.
     """
     _import_estimators()
+    write_once("flwr")
     # First of all: what is forked has neither the key nor a connection, and no threads yet.
     with Worker(work_of(app), forget_other_rows, keep_rows) as worker:
         if arguments.until_eof:

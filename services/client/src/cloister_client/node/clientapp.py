@@ -19,6 +19,7 @@ from cloister_client.node.envelope import Envelope, open_, seal
 from cloister_client.node.worker import Work
 from cloister_client.site import NodeConfig, Site
 from cloister_shared.errors import CloisterError
+from cloister_shared.logs import about
 
 ClientApp = Callable[[Message, Context], Message]
 State = NewType("State", bytes)
@@ -85,6 +86,10 @@ def work_of(app: ClientApp) -> Work:
     """Return the work that takes a message through a ClientApp."""
 
     def work(job: list[bytes]) -> list[bytes]:
+        with about(run_id=_facts(job).run_id):
+            return answer(job)
+
+    def answer(job: list[bytes]) -> list[bytes]:
         # Every child begins with the same generator, and rounding at random is to be at random.
         np.random.seed()  # noqa: NPY002 - Flower draws from the global generator
         try:
@@ -122,14 +127,18 @@ def forget_other_rows(job: list[bytes]) -> None:
     kept.SHARD.forget_unless_same(site.shard_dir, site.columns)
 
 
-def _site(job: list[bytes]) -> Site:
+def _facts(job: list[bytes]) -> _Facts:
     described, *_ = job
-    return Site.of(_Facts.model_validate_json(described).node_config)
+    return _Facts.model_validate_json(described)
+
+
+def _site(job: list[bytes]) -> Site:
+    return Site.of(_facts(job).node_config)
 
 
 def _reply(app: ClientApp, job: list[bytes]) -> tuple[Envelope, RecordDict]:
-    described, state, *objects = job
-    facts = _Facts.model_validate_json(described)
+    _, state, *objects = job
+    facts = _facts(job)
     message = open_(facts.message_id, _by_digest(objects))
     context = Context(
         run_id=facts.run_id,

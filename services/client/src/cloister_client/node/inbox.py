@@ -22,6 +22,7 @@ from cloister_client.node.envelope import Envelope, seal
 from cloister_client.node.fleet import FailedRequestError, Fleet, Pulled, RunOverError
 from cloister_client.node.worker import Worker, WorkerGoneError, WorkFailedError
 from cloister_client.site import NodeConfig
+from cloister_shared.logs import about
 
 RUNS_KEPT = 4
 """Runs of which the state is kept: more are not at work at the same time."""
@@ -100,19 +101,23 @@ class Inbox:
             if self._answered:
                 self._gaps.append(began - self._last_message)
             self._answered = True
-            try:
-                self._answer(pulled, began)
-            except RunOverError:
-                run_id = pulled.message.metadata.run_id
-                log.info("run %d is over; its message is left", run_id)
-                self._runs.pop(run_id, None)
-            except FailedRequestError as error:
-                log.warning("run %d: no answer: %s", pulled.message.metadata.run_id, error)
+            run_id = pulled.message.metadata.run_id
+            with about(run_id=run_id):
+                self._answer_or_leave(pulled, run_id, began)
             self._last_message = self._last_check = self._clock()
         elif self._runs and self._clock() - self._last_check >= FORGET_SECONDS:
             self._forget_ended()
             self._last_check = self._clock()
         return min(max(self._pause(), SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+
+    def _answer_or_leave(self, pulled: Pulled, run_id: int, began: float) -> None:
+        try:
+            self._answer(pulled, began)
+        except RunOverError:
+            log.info("run %d is over; its message is left", run_id)
+            self._runs.pop(run_id, None)
+        except FailedRequestError as error:
+            log.warning("run %d: no answer: %s", run_id, error)
 
     def _pause(self) -> float:
         idle = self._clock() - self._last_message
@@ -188,7 +193,7 @@ class Inbox:
             try:
                 self._fleet.bundle_digest(run_id)
             except (RunOverError, FailedRequestError):
-                log.info("run %d is over", run_id)
+                log.info("run %d is over", run_id, extra={"run_id": run_id})
                 del self._runs[run_id]
 
 

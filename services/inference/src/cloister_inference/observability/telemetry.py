@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloister_inference.lifecycle import Lifecycle
 from cloister_inference.observability.metrics import Metrics
+from cloister_shared.logs import about
 
 REQUEST_ID = "X-Request-Id"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -105,7 +106,8 @@ class Telemetry:
             await send(message)
 
         try:
-            await self._app(scope, observed_receive, observed_send)
+            with about(request_id=exchange.request_id):
+                await self._app(scope, observed_receive, observed_send)
         except Exception:
             log.exception(
                 "request %s failed", exchange.request_id, extra={"request_id": exchange.request_id}

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import ssl
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ PIECE_BYTES = 1 << 20
 """Of a file, in one go."""
 PROGRESS_SECONDS = 5.0
 """How often an upload says how far it is."""
+REQUEST_ID = "X-Request-Id"
+"""Says in every log on the way which request it is; the same for its repetitions."""
 PROBLEM_LIMIT = 64 * 1024
 DETAIL_LIMIT = 500
 
@@ -176,7 +179,9 @@ class Exchanges:
         headers: Mapping[str, str] | None = None,
     ) -> Flow[Reply]:
         """Return the answer to a request; see ``Transport.post`` for arguments and errors."""
-        request = self._request(method, path, content, headers or {})
+        request_id = uuid.uuid4().hex
+        stated = {**(headers or {}), REQUEST_ID: request_id}
+        request = self._request(method, path, content, stated)
         give_up = self._clock() + self._retry_seconds
         for attempt in count():
             retry_after = 0.0
@@ -193,10 +198,17 @@ class Exchanges:
             delay = max(retry_after, backoff * self._jitter.uniform(0.5, 1.0))
             if self._clock() + delay > give_up:
                 raise ServiceUnavailable(
-                    f"{self.url} is not available ({reason}): see that the inference service runs "
+                    f"{self.url} is not available ({reason}; request {request_id}): see that the "
+                    "inference service runs "
                     "there, or give its address with --url or CLOISTER_URL"
                 )
-            log.info("%s is not available (%s): trying again in %.1f s", self.url, reason, delay)
+            log.info(
+                "%s is not available (%s): trying again in %.1f s",
+                self.url,
+                reason,
+                delay,
+                extra={"request_id": request_id},
+            )
             yield Sleep(delay)
         raise AssertionError("unreachable: the attempts do not end")
 
