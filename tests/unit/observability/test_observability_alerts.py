@@ -44,7 +44,7 @@ def metrics_ports() -> dict[str, int]:
 
 
 def test_every_service_that_has_metrics_is_scraped_where_it_serves_them() -> None:
-    scraped = {}
+    scraped: dict[str, int] = {}
     for job in CONFIGURATION["scrape_configs"]:
         for found in job.get("dns_sd_configs", ()):
             scraped |= dict.fromkeys(found["names"], found["port"])

@@ -172,7 +172,7 @@ class Flower:
 
     def killed(self, run: int) -> str:
         """Code of a ServerApp that is killed after its first event."""
-        event = self.event("waiting", run=run).replace("\n", "\n    ").rstrip()
+        event = self.event("waiting", run=run, **WAITING).replace("\n", "\n    ").rstrip()
         return f"if os.fork() == 0:\n    {event}\n    os.kill(os.getpid(), signal.SIGKILL)\n"
 
     def submitted_again(self) -> str:
