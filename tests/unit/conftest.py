@@ -1,6 +1,9 @@
 """Cards of models that are made up from their weights."""
 
-from collections.abc import Callable
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 
 from cloister_shared.card import FinalMetrics, ModelCard
+from cloister_shared.logs import JsonFormatter
 from cloister_shared.schema import DatasetSchema, Feature
 
 Floats = np.ndarray[Any, Any]
@@ -36,3 +40,16 @@ def card_for(coef: Floats, **changes: Any) -> ModelCard:
 @pytest.fixture(scope="session")
 def make_card() -> Callable[..., ModelCard]:
     return card_for
+
+
+@pytest.fixture
+def json_lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What has been logged from INFO on, as a service's JSON lines."""
+    root, stream = logging.getLogger(), io.StringIO()
+    handler, level = logging.StreamHandler(stream), root.level
+    handler.setFormatter(JsonFormatter("sample"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.removeHandler(handler)
+    root.setLevel(level)

@@ -38,6 +38,22 @@ Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:*_-]+$")]
 HostAndPort = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*:[0-9]{1,5}$")]
 
 
+TIME = "%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"
+"""Of a log line, in HAProxy's words."""
+
+
+def json_error_line(service: str) -> str:
+    """Return the form of the JSON line on a connection that never came to a request.
+
+    Args:
+        service: stated in every line.
+    """
+    return (
+        f'{{"time":"{TIME}","level":"INFO","service":"{service}","logger":"haproxy",'
+        '"message":"%[fc_err_str,json(utf8s)]","client":"%ci"}'
+    )
+
+
 @dataclass(frozen=True)
 class Problems:
     """What HAProxy answers by itself, as problem details (RFC 9457).

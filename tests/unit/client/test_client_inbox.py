@@ -172,6 +172,20 @@ def test_a_real_training_message_is_answered_with_weights_and_metrics(
     assert site.fleet.confirmed == [reply.metadata.reply_to_message_id]
 
 
+def test_every_line_about_a_message_tells_its_run(
+    make_site: MakeSite, json_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    def refuse(message: Message, context: Context) -> Message:
+        raise CloisterError("not here")
+
+    site = make_site(refuse)
+    site.answer(run_id=RUN)
+    site.answer(run_id=OTHER_RUN)
+    lines = [(line["logger"].rpartition(".")[2], line["run_id"]) for line in json_lines()]
+    told = ["clientapp", "inbox"]
+    assert lines == [(logger, run) for run in (RUN, OTHER_RUN) for logger in told]
+
+
 def test_run_and_bundle_are_asked_for_once_a_run(make_site: MakeSite) -> None:
     site = make_site(echo)
     for _ in range(3):

@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -285,22 +285,18 @@ class TestAccessLine:
         assert as_json(record)["owner"] == "a hospital"
         assert 'owner "a hospital"' in record.getMessage()
 
-    def test_shares_its_id_with_all_lines_about_the_request(self, observed: TestClient) -> None:
+    def test_shares_its_id_with_all_lines_about_the_request(
+        self, observed: TestClient, json_lines: Callable[[], list[dict[str, Any]]]
+    ) -> None:
         async def told(request: Request) -> Response:
             await asyncio.to_thread(logging.getLogger("elsewhere").info, "at work")
             return Response()
 
         app: Any = observed.app
         app.add_api_route("/told", told)
-        handler = logging.StreamHandler(stream := io.StringIO())
-        handler.setFormatter(JsonFormatter("inference"))
-        logging.getLogger().addHandler(handler)
-        try:
-            observed.get("/told", headers={"X-Request-Id": "mine"})
-            logging.getLogger("elsewhere").info("idle")
-        finally:
-            logging.getLogger().removeHandler(handler)
-        lines = {line["message"]: line for line in map(json.loads, stream.getvalue().splitlines())}
+        observed.get("/told", headers={"X-Request-Id": "mine"})
+        logging.getLogger("elsewhere").info("idle")
+        lines = {line["message"]: line for line in json_lines()}
         assert lines["at work"]["request_id"] == "mine"
         assert "request_id" not in lines["idle"]
 

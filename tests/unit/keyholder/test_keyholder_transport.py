@@ -79,6 +79,33 @@ def test_what_may_pass_is_tried_again(failure: httpx.Response | Exception) -> No
     assert len(clock.slept) == 2
 
 
+def test_a_request_has_an_id_which_its_repetitions_keep_and_no_other_has() -> None:
+    clock, seen = Clock(), list[str]()
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["X-Request-Id"])
+        return ok() if len(seen) % 3 == 0 else problem(503, "x")
+
+    sender = transport(handler, clock)
+    for _ in range(2):
+        sender.post("/x", b"body", {}, limit=10)
+    assert len(seen) == 6
+    assert len(set(seen[:3])) == len(set(seen[3:])) == 1
+    assert len(set(seen)) == 2
+
+
+def test_one_that_is_given_up_is_told_with_its_id() -> None:
+    seen = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["X-Request-Id"])
+        return problem(503, "x")
+
+    with pytest.raises(ServiceUnavailable) as given_up:
+        transport(handler, Clock()).get("/x", limit=10)
+    assert f"request {seen[0]}" in str(given_up.value)
+
+
 def test_a_refused_connection_for_a_while_is_outlasted() -> None:
     clock = Clock()
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -62,14 +63,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(module: str, **settings: object) -> Iterator[int]:
-    """Run a service that becomes HAProxy, and give the port of its metrics."""
+def running(module: str, output: IO[bytes] | None = None, **settings: object) -> Iterator[int]:
+    """Run a service that becomes HAProxy, and give the port of its metrics.
+
+    Args:
+        module: of the service.
+        output: gets its log lines.
+        settings: of it, names without prefix.
+    """
     port = free_port()
     ports = {"port": free_port(), "metrics_port": port}
     kept = {k: v for k, v in os.environ.items() if not k.startswith("CLOISTER_")}
     stated = {f"CLOISTER_{k.upper()}": str(v) for k, v in (ports | settings).items()}
     with subprocess.Popen(
-        [sys.executable, "-m", module], env=kept | stated, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", module], env=kept | stated, stdout=output, stderr=subprocess.DEVNULL
     ) as process:
         try:
             while not _answers(port):
@@ -78,6 +85,7 @@ def running(module: str, **settings: object) -> Iterator[int]:
             yield port
         finally:
             process.terminate()
+            process.wait()
 
 
 def _answers(port: int) -> bool:

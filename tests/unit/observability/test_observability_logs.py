@@ -3,15 +3,21 @@
 import json
 import os
 import re
+import shutil
+import socket
+import ssl
 import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from exported import free_port, provisioned, running
 
 from cloister_fleet.configuration import JSON_LINE as FLEET_LINE
 from cloister_gateway.configuration import JSON_LINE as GATEWAY_LINE
+from cloister_shared.haproxy import TIME
 
 SERVICES = {
     path.parent.name for path in (Path(__file__).parents[3] / "services").glob("*/pyproject.toml")
@@ -72,8 +78,27 @@ def test_a_line_of_haproxys_has_the_shape_and_the_requests_id(service: str, temp
     line = json.loads(re.sub(r"%(\[[^]]*(\([^)]*\))?[^]]*\]|[A-Za-z]+)", "1", template))
     assert line.keys() >= SHAPE | {"request_id"}
     assert (line["service"], line["logger"]) == (service, "haproxy")
-    (time,) = re.findall(r'"time":"([^"]*)"', template)
-    assert time == "%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"
+    assert f'"time":"{TIME}"' in template
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="there is no haproxy")
+def test_haproxy_writes_nothing_else(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    settings = provisioned(tmp_path / "federation") | {"port": port, "log_format": "json"}
+    trusted = ssl.create_default_context(cafile=tmp_path / "federation" / "trust" / "ca.crt")
+    with log.open("wb") as output, running("cloister_fleet", output, **settings):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"no TLS\r\n\r\n")
+            connection.recv(1)
+        with httpx.Client(verify=trusted) as client:
+            asked = client.get(f"https://localhost:{port}/a", headers={"X-Request-Id": "mine"})
+            assert asked.status_code == 404
+    handshake, request = map(json.loads, log.read_text().splitlines())
+    assert handshake.keys() >= SHAPE
+    assert "SSL" in handshake["message"]
+    assert request.keys() >= SHAPE
+    assert (request["status"], request["path"]) == (404, "/a")
+    assert request["request_id"] not in {"", "-", "mine"}
 
 
 def test_a_defect_is_a_line_too(tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from cloister_fleet.paths import (
 )
 from cloister_fleet.problems import PROBLEMS
 from cloister_fleet.settings import Settings
-from cloister_shared.haproxy import FILE, OWN_CONNECTIONS, THREADS_LIMIT
+from cloister_shared.haproxy import (
+    FILE,
+    OWN_CONNECTIONS,
+    THREADS_LIMIT,
+    TIME,
+    json_error_line,
+)
 from cloister_shared.service import worker_threads
 
 HELD_BYTES = 80 << 10
@@ -36,7 +42,7 @@ TEXT_LINE = (
     "request %[var(txn.request_id)]"
 )
 JSON_LINE = (
-    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","level":"INFO","service":"fleet","logger":"haproxy",'
+    '{"time":"' + TIME + '","level":"INFO","service":"fleet","logger":"haproxy",'
     '"message":"%[var(txn.method),json(utf8s)] %[var(txn.path),json(utf8s)] %ST in %Ta ms",'
     '"request_id":"%[var(txn.request_id)]","client":"%ci",'
     '"method":"%[var(txn.method),json(utf8s)]","path":"%[var(txn.path),json(utf8s)]",'
@@ -61,6 +67,8 @@ def render(settings: Settings) -> str:
         "all_connections": settings.fleet_max_connections + OWN_CONNECTIONS,
         "log_target": "raw" if json_lines else "iso",
         "log_line": JSON_LINE if json_lines else TEXT_LINE,
+        # Its own form is text.
+        "error_line": f"error-log-format '{json_error_line('fleet')}'" if json_lines else "",
         "own_errors": "\n    ".join(PROBLEMS.own_errors()),
         "length_required": PROBLEMS.answer(HTTPStatus.LENGTH_REQUIRED),
         "fleet_paths": " ".join(FLEET_PATHS),

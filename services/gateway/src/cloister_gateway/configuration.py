@@ -9,7 +9,13 @@ from string import Template
 from cloister_gateway.problems import problems
 from cloister_gateway.settings import Settings
 from cloister_shared.errors import CloisterError
-from cloister_shared.haproxy import FILE, OWN_CONNECTIONS, THREADS_LIMIT
+from cloister_shared.haproxy import (
+    FILE,
+    OWN_CONNECTIONS,
+    THREADS_LIMIT,
+    TIME,
+    json_error_line,
+)
 from cloister_shared.service import worker_threads
 
 HEADER_BYTES = 16 << 10
@@ -22,7 +28,7 @@ TEXT_LINE = (
     "%U bytes up, %B down, %ts, from %ci, request %[var(txn.request_id)]"
 )
 JSON_LINE = (
-    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","level":"INFO","service":"gateway","logger":"haproxy",'
+    '{"time":"' + TIME + '","level":"INFO","service":"gateway","logger":"haproxy",'
     '"message":"%HM %[var(txn.path),json(utf8s)] %ST in %Ta ms",'
     '"request_id":"%[var(txn.request_id),json(utf8s)]","client":"%ci","method":"%HM",'
     '"path":"%[var(txn.path),json(utf8s)]","status":%ST,"replica":"%s","retries":"%rc",'
@@ -67,6 +73,8 @@ def render(settings: Settings, *, secure: bool) -> str:
         "all_connections": settings.max_connections + OWN_CONNECTIONS,
         "log_target": "raw" if json_lines else "iso",
         "log_line": JSON_LINE if json_lines else TEXT_LINE,
+        # Its own form is text.
+        "error_line": f"error-log-format '{json_error_line('gateway')}'" if json_lines else "",
         "tls": f"ssl crt {shlex.quote(str(settings.gateway_tls_pem))} alpn http/1.1"
         if secure
         else "",
