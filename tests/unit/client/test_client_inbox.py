@@ -14,7 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from cloister_client import app as client_app
 from cloister_client.node.bundle import own_bundle
-from cloister_client.node.clientapp import ClientApp, work_of
+from cloister_client.node.clientapp import NO_STATE, ClientApp, Task, to_job, work_of
 from cloister_client.node.envelope import Envelope, open_, seal
 from cloister_client.node.fleet import FailedRequestError, Fleet, Pulled, RunOverError
 from cloister_client.node.inbox import Inbox
@@ -184,6 +184,14 @@ def test_every_line_about_a_message_tells_its_run(
     lines = [(line["logger"].rpartition(".")[2], line["run_id"]) for line in json_lines()]
     told = ["clientapp", "inbox"]
     assert lines == [(logger, run) for run in (RUN, OTHER_RUN) for logger in told]
+
+
+def test_a_child_tells_its_run_by_itself(json_lines: Callable[[], list[dict[str, Any]]]) -> None:
+    config: NodeConfig = {SHARD_DIR: "/nowhere"}
+    damaged = Task(RUN, 5, "message", {}, NO_STATE, config)
+    work_of(echo)(to_job(damaged))
+    (line,) = json_lines()
+    assert (line["message"], line["run_id"]) == ("the ClientApp failed", RUN)
 
 
 def test_run_and_bundle_are_asked_for_once_a_run(make_site: MakeSite) -> None:

@@ -20,7 +20,7 @@ def test_a_line_tells_the_id_that_the_fleets_address_gave(
 ) -> None:
     headers = [("X-Request-Id", one) for one in stated] + [("Authorization", "Bearer nobody")]
     assert http.post(ENROL_PATH, headers=headers).status_code == 401
-    (line,) = json_lines()
+    (line,) = [one for one in json_lines() if one["logger"].startswith("cloister")]
     assert "join token" in line["message"]
     assert ([line["request_id"]] == stated) == kept
     assert 1 <= len(line["request_id"]) <= 128
