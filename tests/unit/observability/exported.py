@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -63,18 +63,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(module: str, output: IO[bytes] | None = None, **settings: object) -> Iterator[int]:
+def running(
+    module: str, settings: Mapping[str, object], output: IO[bytes] | None = None
+) -> Iterator[int]:
     """Run a service that becomes HAProxy, and give the port of its metrics.
 
     Args:
         module: of the service.
-        output: gets its log lines.
         settings: of it, names without prefix.
+        output: gets its log lines.
     """
     port = free_port()
     ports = {"port": free_port(), "metrics_port": port}
     kept = {k: v for k, v in os.environ.items() if not k.startswith("CLOISTER_")}
-    stated = {f"CLOISTER_{k.upper()}": str(v) for k, v in (ports | settings).items()}
+    stated = {f"CLOISTER_{k.upper()}": str(v) for k, v in {**ports, **settings}.items()}
     with subprocess.Popen(
         [sys.executable, "-m", module], env=kept | stated, stdout=output, stderr=subprocess.DEVNULL
     ) as process:

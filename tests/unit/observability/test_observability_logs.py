@@ -86,7 +86,7 @@ def test_haproxy_writes_nothing_else(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     settings = provisioned(tmp_path / "federation") | {"port": port, "log_format": "json"}
     trusted = ssl.create_default_context(cafile=tmp_path / "federation" / "trust" / "ca.crt")
-    with log.open("wb") as output, running("cloister_fleet", output, **settings):
+    with log.open("wb") as output, running("cloister_fleet", settings, output):
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"no TLS\r\n\r\n")
             connection.recv(1)

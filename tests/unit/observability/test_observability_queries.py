@@ -56,8 +56,8 @@ def test_what_is_asked_of_inference_and_trainer_is_exported() -> None:
 def test_what_is_asked_of_gateway_and_fleet_is_exported(tmp_path: Path) -> None:
     asked = {found for query in QUERIES for found in proxies_asked_for(query)}
     with (
-        running("cloister_gateway", published_port=free_port(), upstream="localhost:1") as gateway,
-        running("cloister_fleet", **provisioned(tmp_path)) as fleet,
+        running("cloister_gateway", {"published_port": free_port()}) as gateway,
+        running("cloister_fleet", provisioned(tmp_path)) as fleet,
     ):
         exported = haproxy_series(gateway) | haproxy_series(fleet)
     assert asked - exported == set()
