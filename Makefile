@@ -28,6 +28,8 @@ WASM := $(WEB)/dist/lwe.simd.wasm $(WEB)/dist/lwe.wasm
 # No library, and products and sums are not fused: every build computes the same.
 WASM_FLAGS := -target wasm32-freestanding -I $(CORE)/freestanding -std=c11 -O3 -ffp-contract=off \
 	-Wall -Wextra -Wl,--no-entry -Wl,--strip-all -Wl,--export=__heap_base -Wl,-z,stack-size=131072
+CONSOLE := services/console/web
+PLOTS := $(CONSOLE)/node_modules/.installed
 # deno takes its own settings, and looks for no newer release.
 DENO := DENO_NO_UPDATE_CHECK=1 $(CURDIR)/$(BIN)/deno
 
@@ -36,7 +38,7 @@ DENO := DENO_NO_UPDATE_CHECK=1 $(CURDIR)/$(BIN)/deno
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-setup: .venv/.installed $(WASM) ## Install everything into .venv
+setup: .venv/.installed $(WASM) $(PLOTS) ## Install everything into .venv
 
 $(UV):
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv==$(UV_VERSION)
@@ -53,6 +55,10 @@ $(WASM): .venv/.installed $(wildcard $(CORE)/*.[ch] $(CORE)/freestanding/*.h)
 	mkdir -p $(@D)
 	$(BIN)/python-zig cc $(WASM_FLAGS) -o $@ $(addprefix $(CORE)/,wasm.c lwe.c noise.c portable.c)
 
+$(PLOTS): .venv/.installed $(CONSOLE)/package.json $(CONSOLE)/deno.lock
+	cd $(CONSOLE) && $(DENO) install --quiet --frozen
+	touch $@
+
 lock: $(UV) ## Resolve the dependencies anew and write requirements/
 	requirements/lock $(UV)
 
@@ -60,6 +66,7 @@ format: setup ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cd $(WEB) && $(DENO) fmt --quiet
+	cd $(CONSOLE) && $(DENO) fmt --quiet
 
 check: setup ## Formatter, linters and strict types
 	$(BIN)/ruff format --check .
@@ -69,6 +76,7 @@ check: setup ## Formatter, linters and strict types
 	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml .pre-commit-config.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/site.compose.yaml
 	cd $(WEB) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
+	cd $(CONSOLE) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run \
 		tests/compose/constant_time/check.sh
@@ -90,4 +98,4 @@ demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
 	$(BIN)/cloister demo --dataset $(DATASET) --estimator $(ESTIMATOR) --clients $(CLIENTS) --samples $(SAMPLES)
 
 clean: ## Remove what make installed
-	rm -rf .venv .uv $(WEB)/dist
+	rm -rf .venv .uv $(WEB)/dist $(CONSOLE)/node_modules
