@@ -21,6 +21,7 @@ const COLOURS = ["#b8612f", "#3f8f6b", "#8a63c9", "#b0508a", "#7d8420", "#3b8ea5
  * @typedef {object} PlotData
  * @property {number[]} positions ascending
  * @property {Curve[]} curves
+ * @property {string} [none] why there are no values
  * @property {string} summary in words, for those who do not see it
  */
 
@@ -34,6 +35,7 @@ export class Plot {
   #title;
   #digits;
   #box = make("div", { class: "plot-box", role: "group" });
+  #none = make("p", { class: "muted plot-none" });
 
   /**
    * @param {string} title
@@ -54,6 +56,7 @@ export class Plot {
       ),
       this.#box,
     );
+    this.#box.append(this.#none);
     new ResizeObserver(() => this.#resize()).observe(this.#box);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#renew());
   }
@@ -61,6 +64,11 @@ export class Plot {
   /** @param {PlotData} data */
   show(data) {
     this.#data = data;
+    // An empty frame would look like a defect.
+    const hasAny = data.curves.some(({ values }) => values.some((value) => value !== null));
+    this.#none.hidden = hasAny;
+    this.#none.textContent = hasAny ? "" : data.none ?? "Known after the first round.";
+    this.#box.classList.toggle("no-values", !hasAny);
     this.#box.setAttribute("aria-label", `${this.#title}: ${data.summary}`);
     // What is drawn is made anew only where there are other curves.
     if (this.#made !== this.#form(data)) this.#renew();
@@ -110,7 +118,10 @@ export class Plot {
       cursor: { drag: { x: false, y: false, setScale: false } },
       legend: { live: true },
       // A single round has a range too.
-      scales: { x: { time: false, range: (_, low, high) => [low, Math.max(high, low + 1)] } },
+      scales: {
+        x: { time: false, range: (_, low, high) => [low, Math.max(high, low + 1)] },
+        y: { range: { min: { pad: 0.1, soft: 0, mode: 1 }, max: { pad: 0.1 } } },
+      },
       axes: [
         { ...axis, incrs: STEPS, size: 32 },
         { ...axis, size: 56 },

@@ -123,13 +123,18 @@ export class CourseView {
     ];
     /** @type {(one: Measured) => number | null} */
     const ofQuality = (one) => course.isRegression ? one.absoluteError : one.accuracy;
+    const none = course.delta === null
+      ? "Known after the first round."
+      : "Under differential privacy sites report nothing that they measure.";
     this.#quality.show({
       positions,
+      none,
       curves: curves(ofQuality),
       summary: `${quality(course.measured)} after ${counted(course.done, "round")}`,
     });
     this.#loss.show({
       positions,
+      none,
       curves: curves((one) => one.loss),
       summary: `${fixed(course.measured?.loss, 4)} after ${counted(course.done, "round")}`,
     });
