@@ -124,6 +124,8 @@ def test_a_training_is_watched_while_it_is_written(
     page.get_by_text("All rounds in numbers").click()
     table = page.locator("[aria-label='Table by Round'] tbody tr")
     assert [row.split("\t")[0] for row in table.all_inner_texts()] == ["1", "2", "final"]
+    # Nothing was told twice.
+    expect(page.locator("summary", has_text="Log")).to_have_text("Log, 1 warning")
     assert seen.complaints == []
 
 
