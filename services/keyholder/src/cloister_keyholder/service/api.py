@@ -46,6 +46,7 @@ class _Parameters(BaseModel):
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
     client_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     compact: _Compact | None = None
+    evaluator: Annotated[str, Field(pattern=r"^[ -~]{1,64}$")] | None = None
 
 
 class _Metadata(BaseModel):
@@ -63,6 +64,9 @@ class Description:
     """SHA-256 of its client.zip."""
     compact: Compact | None = None
     """How far messages are rounded in the compact form, where the service takes it."""
+    evaluator: str | None = None
+    """What evaluates at the service, as it says: ``native`` or ``concrete``; None where it does not
+    say."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,9 @@ class InferenceService:
         described = int(parameters.version)
         if version not in (None, described):
             raise InvalidAnswer(f"asked for version {version}, the service described {described}")
-        return Description(described, parameters.client_digest, parameters.compact)
+        return Description(
+            described, parameters.client_digest, parameters.compact, parameters.evaluator
+        )
 
     def client_zip(self, description: Description) -> Flow[bytes]:
         """Return the client.zip of a version.
