@@ -9,7 +9,10 @@ import { draw, make } from "../dom.js";
 const PICTURE_WIDTH = 64;
 
 const whole = new Intl.NumberFormat("en");
-const exact = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
+const exact = new Intl.NumberFormat("en", {
+  maximumSignificantDigits: 6,
+  signDisplay: "negative",
+});
 
 /** @param {number} value */
 export function shown(value) {
@@ -143,9 +146,9 @@ export function receivedView(sent, before) {
     make(
       "p",
       { class: "small muted" },
-      "Each byte is a pixel, from black to white. The first rows of the picture are the message's " +
-        "outer form, the same for every query; all else is ciphertext, and tells nothing of the " +
-        "row without the key.",
+      "Each byte is a pixel, from black to white. At the picture's ends is the message's outer form, " +
+        "the same for every query; between them is ciphertext, which tells nothing of the row " +
+        "without the key.",
     ),
   );
 }
@@ -265,6 +268,7 @@ export function timesView(times, where) {
 
 /** @param {number} value */
 function milliseconds(value) {
+  if (value < 10) return value.toFixed(2);
   return value < 100 ? value.toFixed(1) : whole.format(Math.round(value));
 }
 
@@ -306,7 +310,7 @@ export function comparisonView(answer, clear, card, where) {
       "The service did not compute what it published. Encryption hides a row; it does not prove who " +
         "computed an answer.",
     ),
-    make(
+    make("div", { class: "scroll" }, make(
       "table",
       { id: "comparison" },
       make(
@@ -333,7 +337,7 @@ export function comparisonView(answer, clear, card, where) {
           )
         ),
       ),
-    ),
+    )),
     make(
       "p",
       { class: "small muted" },
@@ -361,5 +365,5 @@ function measure({ label, probabilities }, { data: { task } }) {
 function certainty({ probabilities, scores }, { label }, { data: { classes } }) {
   const index = classes.findIndex((name) => name === label);
   if (probabilities) return `${(100 * (probabilities[index] ?? NaN)).toFixed(3)} %`;
-  return (scores[scores.length === 1 ? 0 : index] ?? NaN).toFixed(5);
+  return shown(scores[scores.length === 1 ? 0 : index] ?? NaN);
 }
