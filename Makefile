@@ -25,9 +25,6 @@ NATIVE := $(wildcard services/*/native/* services/*/*/native/*)
 WEB := services/keyholder/web
 CORE := services/keyholder/lwe/native
 WASM := $(WEB)/dist/lwe.simd.wasm $(WEB)/dist/lwe.wasm
-# No library, and products and sums are not fused: every build computes the same.
-WASM_FLAGS := -target wasm32-freestanding -I $(CORE)/freestanding -std=c11 -O3 -ffp-contract=off \
-	-Wall -Wextra -Wl,--no-entry -Wl,--strip-all -Wl,--export=__heap_base -Wl,-z,stack-size=131072
 CONSOLE := services/console/web
 PLOTS := $(CONSOLE)/node_modules/.installed
 # deno takes its own settings, and looks for no newer release.
@@ -50,10 +47,9 @@ $(UV):
 	$(UV) pip install --quiet --no-deps --no-sources $(PACKAGES:%=--editable %)
 	touch $@
 
-$(WEB)/dist/lwe.simd.wasm: WASM_FLAGS += -msimd128
-$(WASM): .venv/.installed $(wildcard $(CORE)/*.[ch] $(CORE)/freestanding/*.h)
-	mkdir -p $(@D)
-	$(BIN)/python-zig cc $(WASM_FLAGS) -o $@ $(addprefix $(CORE)/,wasm.c lwe.c noise.c portable.c)
+$(WEB)/dist/lwe.simd.wasm: WASM_FLAGS := -msimd128
+$(WASM): .venv/.installed $(WEB)/build $(wildcard $(CORE)/*.[ch] $(CORE)/freestanding/*.h)
+	$(WEB)/build $@ $(BIN)/python-zig $(WASM_FLAGS)
 
 $(PLOTS): .venv/.installed $(CONSOLE)/package.json $(CONSOLE)/deno.lock
 	cd $(CONSOLE) && $(DENO) install --quiet --frozen
@@ -78,7 +74,7 @@ check: setup ## Formatter, linters and strict types
 	cd $(WEB) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
 	cd $(CONSOLE) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run \
+	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run $(WEB)/build \
 		tests/compose/constant_time/check.sh
 
 test: setup ## All tests that need no Docker, on every core

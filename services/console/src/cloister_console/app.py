@@ -1,13 +1,19 @@
 """The HTTP interface: the page, where it finds the other services, and trainings."""
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse
+import logging
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
 from cloister_console.policy import SecurityHeaders, security_headers
 from cloister_console.settings import Settings
+from cloister_console.trainings import Events, NoTrainingError, Summary, Trainings
+
+log = logging.getLogger(__name__)
 
 
 class Configuration(BaseModel):
@@ -27,6 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
     reached = filter(None, (settings.url, settings.keyholder_url))
     app.add_middleware(SecurityHeaders, headers=security_headers(reached))
     page, client = settings.page_dir, settings.browser_client_dir
+    trainings = Trainings(settings.events_dir)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -35,6 +42,25 @@ def create_app(settings: Settings) -> FastAPI:
     @app.get("/api/configuration")
     async def configuration() -> Configuration:
         return Configuration(service_url=settings.url, keyholder_url=settings.keyholder_url)
+
+    # No coroutines: they read files, in threads.
+    @app.get("/api/trainings")
+    def summaries() -> list[Summary]:
+        return trainings.summaries()
+
+    @app.get("/api/trainings/{run}/events")
+    def events(run: str, offset: Annotated[int, Query(ge=0, lt=1 << 53)] = 0) -> Events:
+        return trainings.events(run, offset)
+
+    @app.exception_handler(NoTrainingError)
+    async def unknown(_request: Request, error: NoTrainingError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 404)
+
+    @app.exception_handler(OSError)
+    async def unreadable(_request: Request, error: OSError) -> JSONResponse:
+        log.error("the events cannot be read: %s", error)
+        detail = "the events of trainings cannot be read; the console's log says why"
+        return JSONResponse({"detail": detail}, 503)
 
     @app.get("/", response_class=FileResponse)
     async def index() -> FileResponse:

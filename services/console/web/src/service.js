@@ -11,6 +11,53 @@
  * @property {VersionEntry[]} versions the newest first
  */
 
+/**
+ * @typedef {object} Training what a version was trained as
+ * @property {string} estimator
+ * @property {string} dataset
+ * @property {string} task
+ * @property {number | null} accuracy 0 to 1
+ * @property {number | null} absolute_error in the target's unit
+ * @property {number | null} loss
+ * @property {number | null} sites that measured it
+ * @property {number} rounds
+ * @property {string | null} strategy null: trained in one place
+ * @property {boolean} secure_aggregation
+ * @property {number | null} epsilon
+ * @property {number | null} delta
+ *
+ * @typedef {object} Cost of one encrypted prediction
+ * @property {number} input_bytes
+ * @property {number} output_bytes
+ * @property {number | null} compact_input_bytes
+ * @property {number | null} compact_output_bytes
+ * @property {number} evaluation_key_bytes
+ * @property {number | null} floor_ms
+ * @property {number} features
+ * @property {number} outputs
+ * @property {number} bits_inputs
+ * @property {number} bits_weights
+ * @property {number} lwe_dimension
+ *
+ * @typedef {object} VersionDetails what is not known is null
+ * @property {string} version
+ * @property {"READY" | "UNAVAILABLE"} state
+ * @property {string} reason why it is not ready
+ * @property {string | null} evaluator
+ * @property {string | null} evaluator_reason
+ * @property {string | null} created ISO 8601
+ * @property {number | null} model_version
+ * @property {Training | null} training
+ * @property {Cost | null} cost
+ * @property {{ verified: number, probes: number | null, differing: number | null } | null} proof
+ *
+ * @typedef {object} ModelVersions
+ * @property {string} name
+ * @property {string | null} serving the version that serves requests which name none
+ * @property {string | null} registered the version that the registry puts into use
+ * @property {VersionDetails[]} versions the newest first
+ */
+
 /** The service did not do what it was asked for. */
 export class ServiceError extends Error {
   /**
@@ -52,6 +99,25 @@ export class Service {
         versions: versions.sort((one, other) => Number(other.version) - Number(one.version)),
       }))
       .sort((one, other) => one.name.localeCompare(other.name));
+  }
+
+  /**
+   * @param {string} name
+   * @returns {Promise<ModelVersions>}
+   */
+  versions(name) {
+    return this.ask("GET", `/v2/models/${encodeURIComponent(name)}/versions`);
+  }
+
+  /**
+   * Have a version serve requests that name none.
+   *
+   * @param {string} name
+   * @param {string} version
+   */
+  async promote(name, version) {
+    const path = `/v2/repository/models/${encodeURIComponent(name)}/promote`;
+    await this.ask("POST", path, { parameters: { version } });
   }
 
   /**

@@ -3,10 +3,10 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -40,6 +40,10 @@ LOST = {
 """Errors that the SuperLink makes, and no site."""
 POLL_SECONDS = 1.0
 
+OnSites = Callable[[int | None, Sequence[dict[str, Any]]], None]
+"""Gets the round, None in the final evaluation, and what each site reported in it: ``site``, the
+number of its node as text, and its metrics by their names in ``cloister_shared.flower``."""
+
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +64,7 @@ class PlainCollection:
         *,
         quorum: int,
         timeout: float,
+        on_sites: OnSites = lambda _round, _sites: None,
     ) -> None:
         """Prepare to collect.
 
@@ -71,6 +76,7 @@ class PlainCollection:
             await_sites: waits for the quorum and returns the sites that are online.
             quorum: valid replies without which a round fails.
             timeout: seconds for which replies are awaited.
+            on_sites: called with what single sites reported, where they report anything.
         """
         self._grid = grid
         self._expected = Expected(
@@ -82,6 +88,7 @@ class PlainCollection:
         self._await_sites = await_sites
         self._quorum = quorum
         self._timeout = timeout
+        self._on_sites = on_sites
 
     def moments(self) -> Moments:
         """Have all sites that are online sum their inputs, and return the total.
@@ -107,6 +114,7 @@ class PlainCollection:
         valid = self._require_quorum(f"round {server_round}", asked, found)
         if not self._expected.reports:
             return Collected(asked, len(valid), valid, None, None)
+        self._on_sites(server_round, _by_site(valid))
         examples = sum(cast("int", _metrics(reply)[flower.EXAMPLES]) for reply in valid)
         return Collected(asked, len(valid), valid, examples, self._mean_metrics(valid))
 
@@ -122,6 +130,7 @@ class PlainCollection:
         asked, received = self._ask(MessageType.EVALUATE, content)
         found = sorted_out(received, self._expected, with_arrays=False)
         valid = self._require_quorum("the final evaluation", asked, found)
+        self._on_sites(None, _by_site(valid))
         return FinalMetrics(sites=len(valid), **self._mean_metrics(valid))
 
     def _require_quorum(
@@ -315,6 +324,11 @@ def _check_metrics(content: RecordDict, expected: Expected) -> None:
         value = record[key]
         if not isinstance(value, int | float) or not 0 <= value <= high:
             raise CloisterError(f"its {key} is not a number from 0 to {high:g}")
+
+
+def _by_site(replies: Iterable[Message]) -> list[dict[str, Any]]:
+    # JavaScript, which reads it in the end, rounds numbers as large as these.
+    return [{"site": str(one.metadata.src_node_id), **_metrics(one)} for one in replies]
 
 
 def _metrics(reply: Message) -> MetricRecord:

@@ -310,34 +310,38 @@ export function comparisonView(answer, clear, card, where) {
       "The service did not compute what it published. Encryption hides a row; it does not prove who " +
         "computed an answer.",
     ),
-    make("div", { class: "scroll" }, make(
-      "table",
-      { id: "comparison" },
+    make(
+      "div",
+      { class: "scroll" },
       make(
-        "thead",
-        {},
+        "table",
+        { id: "comparison" },
         make(
-          "tr",
+          "thead",
           {},
-          make("th", { scope: "col" }, "execution"),
-          make("th", { scope: "col", class: "number" }, "answer"),
-          make("th", { scope: "col", class: "number" }, measure(answer, card)),
-        ),
-      ),
-      make(
-        "tbody",
-        {},
-        ...rows.map(([name, one]) =>
           make(
             "tr",
             {},
-            make("th", { scope: "row" }, name),
-            make("td", { class: "number" }, headline(one, card)),
-            make("td", { class: "number" }, certainty(one, answer, card)),
-          )
+            make("th", { scope: "col" }, "execution"),
+            make("th", { scope: "col", class: "number" }, "answer"),
+            make("th", { scope: "col", class: "number" }, measure(answer, card)),
+          ),
+        ),
+        make(
+          "tbody",
+          {},
+          ...rows.map(([name, one]) =>
+            make(
+              "tr",
+              {},
+              make("th", { scope: "row" }, name),
+              make("td", { class: "number" }, headline(one, card)),
+              make("td", { class: "number" }, certainty(one, answer, card)),
+            )
+          ),
         ),
       ),
-    )),
+    ),
     make(
       "p",
       { class: "small muted" },
