@@ -67,7 +67,8 @@ export function needsKeyholder(keyholderUrl, again) {
       "p",
       {},
       keyholderUrl
-        ? `It is expected at ${keyholderUrl}. It encrypts the row here, and sends ciphertexts alone.`
+        ? `It is expected at ${keyholderUrl}, and sends ciphertexts alone. Where it runs already, its ` +
+          `setting CLOISTER_CONSOLE_ORIGINS must name ${location.origin}.`
         : "and the console's setting CLOISTER_KEYHOLDER_URL must name its address.",
     ),
     again,

@@ -296,12 +296,14 @@ class Query {
     try {
       const outcome = await this.#holder.ask(row, (text) => this.#say(text));
       this.#show(outcome);
+      this.#reveal();
       this.#say(`Answered: ${headline(outcome.answer, card)}`);
       this.#before = outcome.sent;
     } catch (error) {
       this.#say("");
       this.#before = null;
       this.#results.replaceChildren(this.#tab.failure(error, () => this.#run()));
+      this.#reveal();
       this.#input.mark(refusedFeature(error, card.data.features.map(({ name }) => name)));
     } finally {
       this.#results.removeAttribute("aria-busy");
@@ -310,6 +312,14 @@ class Query {
       if (isLost && wasFocused instanceof HTMLElement) {
         (wasFocused.isConnected ? wasFocused : this.#ask).focus();
       }
+    }
+  }
+
+  /** Bring the answer into sight where it is below the row, as on a phone. */
+  #reveal() {
+    const first = this.#results.firstElementChild;
+    if (first && first.getBoundingClientRect().top > 0.7 * innerHeight) {
+      first.scrollIntoView({ block: "center" });
     }
   }
 
