@@ -21,7 +21,7 @@ from cloister_keyholder import EncryptedModel
 
 ROOT = Path(__file__).parents[3]
 CHROMIUM = Path("/usr/bin/chromium")
-SCREENSHOTS = Path(os.environ.get("SCREENSHOTS_DIR", ROOT / "build" / "screenshots"))
+SCREENSHOTS = Path(os.environ.get("TEST_ARTIFACTS", ROOT / "tests" / "artifacts")) / "try"
 """Folder for pictures of what the tests saw."""
 SEVEN = [[(0.3, 0.14), (0.7, 0.14), (0.45, 0.88)], [(0.35, 0.5), (0.65, 0.5)]]
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
@@ -177,7 +177,7 @@ class Tab:
 
     def picture(self, name: str) -> None:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"try-{name}.png", full_page=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
     @property
     def text(self) -> str:

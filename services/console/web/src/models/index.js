@@ -2,7 +2,7 @@
 
 import { make, state } from "../dom.js";
 import { ServiceError } from "../service.js";
-import { bytes, counted, fixed, moment, NONE, significant } from "../text.js";
+import { bytes, count, counted, fixed, moment, NONE, significant } from "../text.js";
 
 /** @import { Context, Tab } from "../context.js" */
 /** @import { Cost, ModelVersions, Training, VersionDetails } from "../service.js" */
@@ -241,7 +241,7 @@ function facts(version, training, cost) {
       "Measured by sites",
       training.sites ? `${measured}, ${counted(training.sites, "site")}` : "not reported",
     ],
-    ["Loss", fixed(training.loss, 4)],
+    ["Loss", significant(training.loss)],
     [
       "Trained",
       training.strategy === null
@@ -263,7 +263,7 @@ function facts(version, training, cost) {
       cost.floor_ms === null ? "not known" : `${significant(cost.floor_ms)} ms`,
     ],
     ["Bits", `${cost.bits_inputs} of inputs, ${cost.bits_weights} of weights`],
-    ["Circuit", `${cost.features} inputs, ${cost.outputs} scores`],
+    ["Circuit", `${counted(cost.features, "input")}, ${counted(cost.outputs, "score")}`],
     ["LWE dimension", String(cost.lwe_dimension)],
     [
       "Proven before",
@@ -284,7 +284,7 @@ function facts(version, training, cost) {
 /** @param {VersionDetails["proof"]} proof */
 function agreement(proof) {
   if (!proof || proof.probes === null || proof.differing === null) return NONE;
-  return `${proof.probes - proof.differing} of ${counted(proof.probes, "synthetic row")}`;
+  return `${count(proof.probes - proof.differing)} of ${counted(proof.probes, "synthetic row")}`;
 }
 
 function none() {
