@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from cloister_cli.processes import Processes, free_ports
 from cloister_inference.access.credentials import ApiKeyStore
@@ -433,12 +433,75 @@ def test_without_a_service_it_says_so_and_tries_again(
 ) -> None:
     tab = visit(stack.without_service)
     tab.page.wait_for_selector(".state.error")
-    assert "The inference service does not answer" in tab.text
+    assert "The inference service is not available" in tab.text
     tab.picture("without-service")
     tried = sum(path.endswith("/v2/repository/index") for _, path, _ in tab.requests)
     tab.page.click("text=Try again")
     tab.page.wait_for_selector(".state.error")
     assert sum(path.endswith("/v2/repository/index") for _, path, _ in tab.requests) == tried + 1
+
+
+def test_what_was_asked_stays_until_another_version_serves(tab: Tab, stack: Stack) -> None:
+    tab.choose("digits")
+    tab.draw(SEVEN)
+    assert tab.ask() == "7"
+    for name in ("parties", "try"):
+        tab.page.click(f"#tab-{name}")
+    tab.page.wait_for_load_state("networkidle")
+    assert tab.page.inner_text("#predicted") == "7"
+
+    def describe_another(route: Route) -> None:
+        answer = route.fetch()
+        described = answer.json()
+        described["parameters"]["version"] = "2"
+        route.fulfill(response=answer, json=described)
+
+    # Which it then asks for, and which is not there.
+    tab.page.route("**/v2/models/digits", describe_another)
+    for name in ("parties", "try"):
+        tab.page.click(f"#tab-{name}")
+    tab.page.wait_for_selector(".state.error")
+    assert "There is no such model" in tab.text
+    tab.page.unroute("**/v2/models/digits")
+    tab.page.click("text=Try again")
+    tab.page.wait_for_selector("#ask")
+    assert tab.page.locator("#predicted").count() == 0
+
+
+def test_without_a_model_it_waits_for_one(tab: Tab, stack: Stack) -> None:
+    tab.page.wait_for_selector("#ask, .state.error")
+    tab.page.route("**/v2/repository/index", lambda route: route.fulfill(json=[]))
+    tab.page.reload()
+    tab.page.wait_for_selector(".state.empty")
+    assert "No model is served yet" in tab.text
+    tab.picture("no-model")
+    tab.page.unroute("**/v2/repository/index")
+    tab.page.click("text=Look again")
+    tab.page.wait_for_selector("#ask, .state.error")
+    assert tab.page.locator("#try-model option").count() == 6
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [(409, "encrypted for another client.zip"), (422, "no good"), (503, "the queue is full")],
+)
+def test_a_refused_query_is_shown(tab: Tab, status: int, why: str) -> None:
+    tab.choose("costs")
+    tab.page.click("summary")
+    tab.page.click("text=Middle of the bounds")
+    origin = {"Access-Control-Allow-Origin": tab.page.url.split("/#")[0], "Retry-After": "9"}
+    tab.page.route(
+        "**/infer",
+        lambda route: route.fulfill(status=status, json={"detail": why}, headers=origin),
+    )
+    assert why in tab.ask()
+    tab.page.unroute("**/infer")
+    tab.page.click("text=Try again")
+    if status == 409:
+        # The version is gone: the model is opened anew.
+        tab.page.wait_for_selector(".state.empty")
+    else:
+        tab.page.wait_for_selector("#predicted")
 
 
 def test_an_api_key_is_asked_for_and_kept_in_the_page_alone(

@@ -12,12 +12,13 @@ import { KeyholderError } from "./holders.js";
  */
 
 /**
+ * @param {"opening" | "asking"} doing what was done with the model
  * @param {unknown} error
  * @param {{ serviceUrl: string, keyholderUrl: string | null }} where
  * @param {Remedies} remedies
  * @returns {HTMLElement}
  */
-export function failureView(error, { serviceUrl, keyholderUrl }, { retry, useKey }) {
+export function failureView(doing, error, { serviceUrl, keyholderUrl }, { retry, useKey }) {
   const again = make("button", { type: "button" }, "Try again");
   again.addEventListener("click", retry);
   const message = error instanceof Error ? error.message : String(error);
@@ -30,12 +31,12 @@ export function failureView(error, { serviceUrl, keyholderUrl }, { retry, useKey
   if (error instanceof ServiceUnavailable || statusOf(error) === null) {
     return state(
       "error",
-      "The inference service does not answer",
+      "The inference service is not available",
       message,
       make(
         "p",
         {},
-        `It is expected at ${serviceUrl}; `,
+        `It is expected at ${serviceUrl}. Where it does not run, `,
         make("code", {}, "docker compose up -d"),
         " starts it.",
       ),
@@ -48,7 +49,8 @@ export function failureView(error, { serviceUrl, keyholderUrl }, { retry, useKey
   if (isOfRow(error)) {
     return state("error", "This row does not fit the model", message, "Nothing was sent.");
   }
-  return state("error", "The row was not answered", message, again);
+  const title = doing === "opening" ? "This model cannot be opened" : "The row was not answered";
+  return state("error", title, message, again);
 }
 
 /**

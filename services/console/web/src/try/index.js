@@ -1,15 +1,12 @@
 /** Try it: a row is encrypted, evaluated and decrypted, and what the service saw is shown beside. */
 
-import { find, make, state } from "../dom.js";
+import { make, state } from "../dom.js";
 import { failureView, needsKeyholder } from "./failures.js";
 import { openAtKeyholder, openInPage } from "./holders.js";
-import { rowInput } from "./inputs.js";
-import { answerView, comparisonView, headline, receivedView, timesView } from "./results.js";
-import { middleOf, parseRow, randomOf } from "./rows.js";
+import { Query } from "./query.js";
 
 /** @import { Context, Tab } from "../context.js" */
-/** @import { Holder, Outcome } from "./holders.js" */
-/** @import { RowInput } from "./inputs.js" */
+/** @import { Holder } from "./holders.js" */
 
 /**
  * @param {HTMLElement} element
@@ -31,7 +28,8 @@ class TryTab {
   #body = make("div", {});
   /** Asks that were overtaken by others do not show what they found. */
   #turn = 0;
-  #hasFailed = false;
+  /** Version of the model that is open; null: none is. @type {string | null} */
+  #version = null;
 
   /**
    * @param {HTMLElement} element
@@ -58,40 +56,65 @@ class TryTab {
     );
   }
 
-  /** Called when the tab is chosen again. */
-  shown() {
-    if (this.#hasFailed) this.start();
+  /** Called when the tab is chosen again: another version may serve by now, or another model. */
+  async shown() {
+    const turn = this.#turn;
+    const version = this.#version;
+    if (version === null) return await this.start();
+    try {
+      const names = await this.#names();
+      const { parameters } = await this.#describe(this.#choice.value);
+      if (turn !== this.#turn) return;
+      if (parameters?.version !== version) await this.start();
+      else this.#offer(names);
+    } catch {
+      // What is wrong is said when something is asked; what was entered and answered stays.
+    }
   }
 
-  /** List the models, and open the first. */
+  /** List the models, and open the one that is chosen, or the first. */
   async start() {
     const turn = this.#begin("Looking for models", true);
     try {
-      const names = (await this.#context.models())
-        .filter(({ versions }) => versions.some(({ state: one }) => one === "READY"))
-        .map(({ name }) => name);
+      const names = await this.#names();
       if (turn !== this.#turn) return;
-      const chosen = names.includes(this.#choice.value) ? this.#choice.value : names[0];
-      this.#choice.replaceChildren(...names.map((name) => new Option(name, name)));
-      this.#choice.disabled = names.length === 0;
-      if (chosen === undefined) this.#showNone();
-      else {
-        this.#choice.value = chosen;
-        await this.#open(chosen);
-      }
+      this.#offer(names);
+      if (names.length === 0) this.#showNone();
+      else await this.#open(this.#choice.value);
     } catch (error) {
       this.#fail(turn, error, () => this.start());
     }
   }
 
+  async #names() {
+    return (await this.#context.models())
+      .filter(({ versions }) => versions.some(({ state: one }) => one === "READY"))
+      .map(({ name }) => name);
+  }
+
+  /** @param {string[]} names */
+  #offer(names) {
+    const chosen = this.#choice.value;
+    this.#choice.replaceChildren(...names.map((name) => new Option(name, name)));
+    if (names.includes(chosen)) this.#choice.value = chosen;
+    this.#choice.disabled = names.length === 0;
+  }
+
+  /** @param {string} name */
+  #describe(name) {
+    return this.#context.service.ask("GET", `/v2/models/${encodeURIComponent(name)}`);
+  }
+
   #showNone() {
-    this.#hasFailed = true;
+    const again = make("button", { type: "button" }, "Look again");
+    again.addEventListener("click", () => this.start());
     this.#body.replaceChildren(
       state(
         "empty",
         "No model is served yet",
         "As soon as one is trained and compiled, it can be tried here. The tab Training shows how far " +
           "that is.",
+        again,
       ),
     );
   }
@@ -115,7 +138,13 @@ class TryTab {
         (where === "page"
           ? "This page makes a key for every query."
           : "The key holder on this machine keeps the key.");
-      this.#body.replaceChildren(new Query(holder, this).element);
+      this.#version = version;
+      const owner = {
+        /** @type {import("./query.js").Owner["failure"]} */
+        failure: (error, retry) => this.#failure("asking", error, retry),
+        reopen: () => this.#open(name),
+      };
+      this.#body.replaceChildren(new Query(holder, owner).element);
     } catch (error) {
       this.#fail(turn, error, () => this.#open(name));
     }
@@ -126,8 +155,8 @@ class TryTab {
    * @returns {Promise<Holder | null>} null where a key holder is needed, and none is set
    */
   async #holderOf(name) {
-    const { service, serviceUrl, keyholderUrl, session } = this.#context;
-    const { parameters } = await service.ask("GET", `/v2/models/${encodeURIComponent(name)}`);
+    const { serviceUrl, keyholderUrl, session } = this.#context;
+    const { parameters } = await this.#describe(name);
     if (!(parameters?.evaluation_key_bytes > 0)) {
       return await openInPage(serviceUrl, name, session.apiKey);
     }
@@ -139,7 +168,7 @@ class TryTab {
    * @param {boolean} isAll whether the list of models is not known
    */
   #begin(what, isAll) {
-    this.#hasFailed = false;
+    this.#version = null;
     this.#about.textContent = "";
     if (isAll) this.#choice.disabled = true;
     this.#body.replaceChildren(state("loading", `${what}…`));
@@ -153,16 +182,16 @@ class TryTab {
    */
   #fail(turn, error, retry) {
     if (turn !== this.#turn) return;
-    this.#hasFailed = true;
-    this.#body.replaceChildren(this.failure(error, retry));
+    this.#body.replaceChildren(this.#failure("opening", error, retry));
   }
 
   /**
+   * @param {"opening" | "asking"} doing
    * @param {unknown} error
    * @param {() => void} retry
    */
-  failure(error, retry) {
-    return failureView(error, this.#context, {
+  #failure(doing, error, retry) {
+    return failureView(doing, error, this.#context, {
       retry,
       useKey: (apiKey) => {
         this.#context.session.apiKey = apiKey;
@@ -170,207 +199,4 @@ class TryTab {
       },
     });
   }
-}
-
-/** One model's row, and its last answer. */
-class Query {
-  #holder;
-  #tab;
-  /** @type {RowInput} */
-  #input;
-  #ask = make("button", { class: "primary", id: "ask" }, "Encrypt and ask");
-  #status = make("p", { id: "try-status", class: "small muted", role: "status" });
-  #results = make("div", { class: "results" });
-  /** Of the row that is entered, as long as it is the same. @type {Outcome["sent"] | null} */
-  #before = null;
-
-  /**
-   * @param {Holder} holder
-   * @param {TryTab} tab
-   */
-  constructor(holder, tab) {
-    this.#holder = holder;
-    this.#tab = tab;
-    const { card } = holder;
-    this.#input = rowInput(card, () => (this.#before = null));
-    const isImage = card.data.imageShape !== null;
-    const form = make(
-      "form",
-      { class: "card enter", novalidate: true },
-      make("h2", {}, isImage ? "Draw" : "Enter a row"),
-      this.#input.element,
-      make(
-        "div",
-        { class: "row buttons" },
-        this.#ask,
-        this.#button("Clear", () => this.#input.clear()),
-      ),
-      this.#status,
-      this.#examples(isImage),
-    );
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#run();
-    });
-    this.#results.append(
-      state(
-        "empty",
-        "Nothing asked yet",
-        "The answer appears here, and what the service saw of it.",
-      ),
-    );
-    this.element = make("div", { class: "try" }, form, this.#results);
-  }
-
-  /** @param {boolean} isImage */
-  #examples(isImage) {
-    const { card } = this.#holder;
-    const names = card.data.features.map(({ name }) => name);
-    const area = make("textarea", {
-      id: "pasted",
-      rows: 3,
-      spellcheck: "false",
-      placeholder: names.slice(0, 4).join(",") + (names.length > 4 ? ",…" : ""),
-    });
-    const problem = make("p", { class: "wrong small", role: "alert" });
-    const use = this.#button("Use this row", () => {
-      problem.textContent = "";
-      try {
-        this.#input.fill(parseRow(area.value, names));
-      } catch (error) {
-        problem.textContent = error instanceof Error ? error.message : String(error);
-      }
-    });
-    return make(
-      "details",
-      {},
-      make("summary", {}, isImage ? "Other images" : "Example rows, or one of your own table"),
-      make(
-        "div",
-        { class: "row buttons" },
-        isImage
-          ? null
-          : this.#button("Middle of the bounds", () => this.#input.fill(middleOf(card))),
-        this.#button(
-          isImage ? "Random pixels" : "Random within the bounds",
-          () => this.#input.fill(randomOf(card)),
-        ),
-      ),
-      make(
-        "p",
-        { class: "small muted" },
-        "These are made from the bounds that the model's card declares: no row of anybody's data is " +
-          "here. Where they lie far from real rows, answers mean little.",
-      ),
-      make("label", { for: "pasted" }, "A row of a CSV file or spreadsheet", area),
-      problem,
-      make("div", { class: "row buttons" }, use),
-    );
-  }
-
-  /**
-   * A button that changes the row.
-   *
-   * @param {string} text
-   * @param {() => void} action
-   */
-  #button(text, action) {
-    const button = make("button", { type: "button" }, text);
-    button.addEventListener("click", () => {
-      this.#before = null;
-      this.#input.mark(null);
-      action();
-    });
-    return button;
-  }
-
-  async #run() {
-    const { card } = this.#holder;
-    const row = this.#input.row();
-    const buttons = this.element.querySelectorAll("button");
-    const wasFocused = document.activeElement;
-    buttons.forEach((button) => (button.disabled = true));
-    this.#input.mark(null);
-    this.#say("Encrypting and asking…");
-    this.#results.setAttribute("aria-busy", "true");
-    try {
-      const outcome = await this.#holder.ask(row, (text) => this.#say(text));
-      this.#show(outcome);
-      this.#reveal();
-      this.#say(`Answered: ${headline(outcome.answer, card)}`);
-      this.#before = outcome.sent;
-    } catch (error) {
-      this.#say("");
-      this.#before = null;
-      this.#results.replaceChildren(this.#tab.failure(error, () => this.#run()));
-      this.#reveal();
-      this.#input.mark(refusedFeature(error, card.data.features.map(({ name }) => name)));
-    } finally {
-      this.#results.removeAttribute("aria-busy");
-      buttons.forEach((button) => (button.disabled = false));
-      const isLost = document.activeElement === document.body;
-      if (isLost && wasFocused instanceof HTMLElement) {
-        (wasFocused.isConnected ? wasFocused : this.#ask).focus();
-      }
-    }
-  }
-
-  /** Bring the answer into sight where it is below the row, as on a phone. */
-  #reveal() {
-    const first = this.#results.firstElementChild;
-    if (first && first.getBoundingClientRect().top > 0.7 * innerHeight) {
-      first.scrollIntoView({ block: "center" });
-    }
-  }
-
-  /** @param {Outcome} outcome */
-  #show({ answer, sent, times, clear }) {
-    const { card, where } = this.#holder;
-    const again = make("button", { type: "button", id: "again" }, "Send the same row again");
-    again.addEventListener("click", async () => {
-      await this.#run();
-      find(document, "#again", HTMLButtonElement).focus();
-    });
-    this.#results.replaceChildren(
-      section("The answer, decrypted", answerView(answer, card)),
-      section(
-        "What the server received",
-        receivedView(sent, this.#before),
-        make(
-          "p",
-          {},
-          this.#before
-            ? "Every query is encrypted anew. "
-            : "Another query of the same row looks different. ",
-        ),
-        again,
-      ),
-      section("Where the time went", timesView(times, where)),
-      section("The clear model’s answer", comparisonView(answer, clear, card, where)),
-    );
-  }
-
-  /** @param {string} text */
-  #say(text) {
-    this.#status.textContent = text;
-  }
-}
-
-/**
- * @param {string} title
- * @param {...Node} content
- */
-function section(title, ...content) {
-  return make("section", { class: "card" }, make("h2", {}, title), ...content);
-}
-
-/**
- * The feature that a refusal names.
- *
- * @param {unknown} error
- * @param {string[]} names
- */
-function refusedFeature(error, names) {
-  const message = error instanceof Error ? error.message : "";
-  return names.find((name) => message.includes(`feature ${name}: `)) ?? null;
 }
