@@ -1,5 +1,6 @@
 """Whom ``keyholder serve`` lets in: its own machine, and pages of the console."""
 
+import asyncio
 import builtins
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from fastapi.testclient import TestClient
 from cloister_keyholder.commands.serve import run
 from cloister_keyholder.errors import ClientUnavailable, KeyholderError
 from cloister_keyholder.serving.app import create_app
-from cloister_keyholder.serving.guard import BODY_LIMIT
+from cloister_keyholder.serving.guard import BODY_LIMIT, BoundedJson
 from cloister_keyholder.serving.models import OpenModels
 from cloister_keyholder.settings import Settings
 from cloister_shared.errors import CloisterError
@@ -121,6 +122,31 @@ def test_a_body_is_bounded(api: TestClient, is_stated: bool) -> None:
     )
     assert answer.status_code == 413
     assert answer.headers["Access-Control-Allow-Origin"] == CONSOLE
+
+
+def test_who_still_waits_when_it_stops_is_told() -> None:
+    started, sent = asyncio.Event(), []
+
+    async def waits(_scope: Any, _receive: Any, _send: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def nothing() -> Any:
+        raise NobodyAskedError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def stop() -> None:
+        scope = {"type": "http", "method": "GET", "headers": []}
+        asking = asyncio.create_task(BoundedJson(waits)(scope, nothing, send))
+        await started.wait()
+        asking.cancel()
+        await asking
+
+    asyncio.run(stop())
+    assert [message.get("status") for message in sent] == [503, None]
+    assert b"is being stopped" in sent[1]["body"]
 
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - it is refused

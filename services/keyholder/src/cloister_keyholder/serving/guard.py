@@ -5,6 +5,7 @@ shows. So a request must name the machine as it is (a page whose own name resolv
 names itself), and a page that asks must be of an allowed origin.
 """
 
+import asyncio
 import ipaddress
 import json
 import logging
@@ -162,6 +163,11 @@ class BoundedJson:
 
         try:
             await self._app(scope, given_body, noted_send)
+        except asyncio.CancelledError:
+            # The server stops, and has waited for as long as it does.
+            log.info("a request is given up")
+            if not started:
+                await answer_problem(send, 503, "the key holder is being stopped")
         except Exception as error:  # noqa: BLE001 - its message may hold a value of a row
             log.error("a defect: %s at %s", type(error).__name__, _place(error))
             if not started:
