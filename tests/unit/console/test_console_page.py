@@ -124,6 +124,8 @@ def test_a_training_is_watched_while_it_is_written(
     page.get_by_text("All rounds in numbers").click()
     table = page.locator("[aria-label='Table by Round'] tbody tr")
     assert [row.split("\t")[0] for row in table.all_inner_texts()] == ["1", "2", "final"]
+    # Nothing was told twice.
+    expect(page.locator("summary", has_text="Log")).to_have_text("Log, 1 warning")
     assert seen.complaints == []
 
 
@@ -147,6 +149,22 @@ def test_a_training_that_is_interrupted_fails_or_goes_says_so(
     assert fact(seen.page, "Rounds") == "1 of 3"
     # Browsers report an answer of 404 by themselves.
     assert all("404" in complaint for complaint in seen.complaints)
+
+
+def test_of_two_that_run_the_one_that_began_last_stays_shown(
+    visit: MakeVisit, console_url: str, events_dir: Path
+) -> None:
+    first, second = begin(events_dir, 1), begin(events_dir, 2)
+    held = [first.hold(), second.hold()]
+    seen = visit(console_url)
+    seen.open("training")
+    expect(seen.page.locator("#training-run")).to_have_value("2")
+    do_round(first, 1)
+    # It is the one written last now.
+    expect(seen.page.locator("#training-run option").first).to_have_attribute("value", "1")
+    expect(seen.page.locator("#training-run")).to_have_value("2")
+    for descriptor in held:
+        os.close(descriptor)
 
 
 def test_where_single_sites_are_hidden_it_says_why_and_what_is_spent(

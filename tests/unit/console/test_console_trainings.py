@@ -136,7 +136,8 @@ def test_thousands_of_events_come_in_stretches(console: TestClient, events_dir: 
 def test_a_run_that_is_not_there_or_was_deleted_is_not_found(
     console: TestClient, events_dir: Path, run: str
 ) -> None:
-    (events_dir / "secret.jsonl").write_text('{"event": "waiting"}\n')
+    for name in ("secret.jsonl", "run-x.jsonl", f"run-{'1' * 40}.jsonl"):
+        (events_dir / name).write_text('{"event": "waiting"}\n')
     answer = console.get(f"/api/trainings/{run}/events")
     assert answer.status_code == 404
 

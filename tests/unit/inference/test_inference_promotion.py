@@ -53,7 +53,8 @@ def start(own_artifacts: Path, registry: Registry, choices: Path) -> Iterator[St
 
 def promote(service: TestClient, version: str = "1", **sent: Any) -> httpx.Response:
     body = {"parameters": {"version": version}}
-    return service.post(PROMOTE, **{"json": body, **sent})
+    answer: httpx.Response = service.post(PROMOTE, **{"json": body, **sent})
+    return answer
 
 
 def serving(service: TestClient) -> str:

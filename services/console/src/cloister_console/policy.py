@@ -16,7 +16,7 @@ def security_headers(reached: Iterable[str]) -> dict[str, str]:
         # The browser's client compiles its core.
         "script-src": "'self' 'wasm-unsafe-eval'",
         "style-src": "'self'",
-        "img-src": "'self' data: blob:",
+        "img-src": "'self' data:",
         "connect-src": " ".join(["'self'", *reached]),
         "base-uri": "'none'",
         "form-action": "'none'",

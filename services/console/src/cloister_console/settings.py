@@ -10,7 +10,8 @@ from cloister_shared.service import ServiceSettings
 # RFC 6454, 6.2: scheme, host and port. It goes into a header, where a ";" or a space would be more.
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 _NAME = re.compile(r"[a-z0-9.-]+")
-_WEB = Path(__file__).parents[2] / "web"
+# Of a checkout; an image says where they are. It may have fewer folders above this one.
+_SERVICES = Path(__file__).parent / ".." / ".." / ".."
 
 
 class Settings(ServiceSettings):
@@ -30,9 +31,9 @@ class Settings(ServiceSettings):
     browser's client does not fit."""
     events_dir: Path = Path("events")
     """Folder with the events of trainings, read."""
-    page_dir: Path = _WEB
+    page_dir: Path = _SERVICES / "console" / "web"
     """Folder with the page: index.html, style.css, src, and node_modules with uPlot."""
-    browser_client_dir: Path = _WEB.parents[1] / "keyholder" / "web"
+    browser_client_dir: Path = _SERVICES / "keyholder" / "web"
     """Folder with the browser's client: src and dist."""
 
     @field_validator("url", "keyholder_url")

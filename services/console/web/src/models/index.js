@@ -7,6 +7,9 @@ import { bytes, count, counted, fixed, moment, NONE, significant } from "../text
 /** @import { Context, Tab } from "../context.js" */
 /** @import { Cost, ModelVersions, Training, VersionDetails } from "../service.js" */
 
+/** Between two questions to a service that does not answer. */
+const RETRY_MS = 5000;
+
 /**
  * @param {HTMLElement} element
  * @param {Context} context
@@ -15,7 +18,7 @@ import { bytes, count, counted, fixed, moment, NONE, significant } from "../text
 export function mount(element, context) {
   const tab = new ModelsTab(element, context);
   tab.load();
-  return { shown: () => tab.load() };
+  return { shown: () => tab.load(), hidden: () => tab.rest() };
 }
 
 class ModelsTab {
@@ -30,6 +33,7 @@ class ModelsTab {
   #said = make("p", { class: "said", role: "status" });
   #list = make("div");
   #loading = 0;
+  #retry = 0;
 
   /**
    * @param {HTMLElement} element
@@ -84,9 +88,10 @@ class ModelsTab {
 
   /** Ask for everything anew, and leave what is shown until it is there. */
   async load() {
+    this.rest();
     // An answer that is overtaken by another one is dropped.
     const loading = ++this.#loading;
-    let content;
+    let content, isAway = false;
     try {
       const { service } = this.#context;
       const models = await service.models();
@@ -94,8 +99,20 @@ class ModelsTab {
       content = found.length ? found.map((model) => this.#model(model)) : [none()];
     } catch (error) {
       content = [wrong(error)];
+      isAway = error instanceof ServiceError && error.status === null;
     }
-    if (loading === this.#loading) this.#list.replaceChildren(...content);
+    if (loading !== this.#loading) return;
+    // What is said again would be read out again.
+    const isSame = isAway && this.#list.textContent === content[0]?.textContent;
+    if (!isSame) this.#list.replaceChildren(...content);
+    if (isAway) this.#retry = setTimeout(() => this.load(), RETRY_MS);
+  }
+
+  /** Ask no more by itself. */
+  rest() {
+    clearTimeout(this.#retry);
+    // Nor what is on its way.
+    this.#loading++;
   }
 
   /** @param {ModelVersions} model */
@@ -306,6 +323,7 @@ function wrong(error) {
     "error",
     status === null ? "The service cannot be reached" : "The service refuses to tell",
     told(error),
+    status === null ? "It is asked again by itself." : null,
   );
 }
 

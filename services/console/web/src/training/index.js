@@ -47,8 +47,10 @@ class TrainingTab {
   #following = null;
   /** @type {string | null} */
   #run = null;
-  /** Whether the user has chosen it; otherwise it is the newest. */
+  /** Whether the user has chosen it; otherwise one that begins is shown in its place. */
   #chosen = false;
+  /** @type {Set<string>} trainings that have been listed */
+  #seen = new Set();
   #offset = 0;
   #course = new Course();
   /** @type {CourseView | null} */
@@ -102,7 +104,9 @@ class TrainingTab {
     if (this.#run === null) this.#body.replaceChildren();
     this.#toolbar.hidden = false;
     this.#offer(found);
-    if (this.#run === null || !this.#chosen && newest.id !== this.#run) this.#show(newest.id);
+    const hasBegun = !this.#seen.has(newest.id);
+    found.forEach(({ id }) => this.#seen.add(id));
+    if (this.#run === null || !this.#chosen && hasBegun) this.#show(newest.id);
     else this.#select.value = this.#run;
     return found.some((one) => one.state === "running") ? "soon" : "later";
   }
