@@ -173,8 +173,9 @@ def tree_artifacts(tmp_path_factory: pytest.TempPathFactory, tree_data: Data) ->
         publish_reference=True,
         verification_samples=1,
     )
-    ranked = Trees.of(fitted).ranked()
+    trees = Trees.of(fitted)
+    ranked = trees.ranked()
     taken = ranks(unit[:, ranked.features], ranked.edges).astype(np.float64)
-    clear = in_the_clear(quantise_trees(card, ranked, 2), card)
+    clear = in_the_clear(quantise_trees(card, ranked, 2), trees)
     np.save(root / "clear.npy", clear(taken))
     return root

@@ -19,9 +19,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from cloister_compiler.runtime import FHEModelClient, FHEModelServer
 from cloister_compiler.tree import compile_trees
+from cloister_shared.boosting import trees_of
 from cloister_shared.card import ModelCard
 from cloister_shared.schema import DatasetSchema, Feature
-from cloister_shared.trees import Trees
 
 N_FEATURES = 10
 N_CLASSES = 3
@@ -61,7 +61,7 @@ def card_of(fitted: Any) -> ModelCard:
 def lines(fitted: Any, bits: int) -> Iterator[str]:
     """Measure one model: seconds to compile, to make keys, to evaluate; megabytes of keys."""
     start = time.process_time()
-    ranked = Trees.of(fitted).ranked()
+    ranked = trees_of(fitted).ranked()
     model = compile_trees(card_of(fitted), ranked, bits)
     yield f"{time.process_time() - start:7.1f}"
     with tempfile.TemporaryDirectory() as aside:

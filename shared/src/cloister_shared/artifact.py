@@ -10,7 +10,8 @@ circuit.json where the circuit does not take every feature of the card."""
 CIRCUIT = "circuit.json"
 """In client.zip: ``{"features": [...]}``, the ascending indices of the card's features that the
 circuit takes; without it, it takes all. Of trees also ``"edges": [[...], ...]``, ascending, of each
-feature: what is encrypted is how many of them lie below it."""
+feature: what is encrypted is how many of them lie below it; and of boosted trees ``"base": [...]``,
+what the sum of each output's trees is added to."""
 SERVER_ZIP = "server.zip"
 """Concrete ML's server side, as MLIR."""
 REFERENCE = "reference.npz"

@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import Any, Literal
 
 from cloister_shared.errors import CloisterError
+from cloister_shared.links import OBJECTIVES
 
 Task = Literal["classification", "regression"]
-Aggregation = Literal["rounds", "statistics", "mean"]
+Aggregation = Literal["rounds", "statistics", "mean", "bagging"]
 """How sites train an estimator together.
 
 - ``rounds``: each fits from the global weights on, and their updates become the next weights.
@@ -16,6 +17,8 @@ Aggregation = Literal["rounds", "statistics", "mean"]
   round gives what a fit on all rows in one place would.
 - ``mean``: the estimator cannot begin from given weights, so each fits once on its own, and the
   model is the mean of their weights.
+- ``bagging``: each grows trees that improve on those of all sites so far, and all of them are
+  added to these, those of a site by its share of the rows.
 """
 
 
@@ -24,7 +27,7 @@ class Estimator:
     """How one estimator is trained and compiled, and what its circuit computes."""
 
     name: str
-    """The scikit-learn class name; cards and settings use it."""
+    """The class name, of scikit-learn or XGBoost; cards and settings use it."""
     task: Task
     sklearn_class: str
     """Import path of the class that is fitted."""
@@ -33,13 +36,15 @@ class Estimator:
     family: Literal["linear", "tree"] = "linear"
     """Linear: the circuit computes scores and needs no evaluation keys. Tree: it computes what each
     of one or several trees answers, and needs evaluation keys."""
+    boosted: bool = False
+    """Whether a tree adds to one output, where there are several, and is none of its own."""
     aggregation: Aggregation | None = None
     """How sites train it together; None: they cannot."""
     iterations: str | None = None
     """The parameter that says how much work one fit is, ``max_iter``; None where there is none or
     a fit is always to its end."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters whose default is another here than in scikit-learn."""
+    """Parameters whose default is another here than in scikit-learn, or XGBoost."""
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Parameters of which not every value can be compiled or trained across sites: those that
     can."""
@@ -80,8 +85,40 @@ def _tree(name: str, task: Task, module: str, **changes: Any) -> Estimator:
     )
 
 
+def _boosted(name: str, task: Task) -> Estimator:
+    described = [
+        objective
+        for objective, meaning in OBJECTIVES.items()
+        if (task == "regression") == (meaning in ("identity", "exponential"))
+    ]
+    return Estimator(
+        name=name,
+        task=task,
+        sklearn_class=f"xgboost.{name}",
+        concrete_class=f"concrete.ml.sklearn.{name}",
+        family="tree",
+        boosted=True,
+        aggregation="bagging",
+        defaults={"max_depth": 2, "n_estimators": 5},
+        only={
+            "objective": (None, *described),
+            "booster": (None, "gbtree"),
+            "num_parallel_tree": (None, 1),
+            "multi_strategy": (None, "one_output_per_tree"),
+            "enable_categorical": (None, False),
+            "missing": (None,),
+            "device": (None, "cpu"),
+            "early_stopping_rounds": (None,),
+            "callbacks": (None,),
+        },
+        largest={"max_depth": LARGEST_DEPTH, "n_estimators": LARGEST_ROUNDS},
+    )
+
+
 LARGEST_DEPTH = 5
 LARGEST_TREES = 10
+LARGEST_ROUNDS = 40
+"""Boosted trees of one output: of stumps, whose leaves are two, as many as can be served."""
 LARGEST_LEAVES = 80
 """Of all trees together. An encrypted prediction takes up to .2 s of one core for each leaf, so
 this is about half of the 30 s that the inference service allows a request by default."""
@@ -136,6 +173,8 @@ ESTIMATORS = {
         _tree("DecisionTreeRegressor", "regression", "tree", **_ONE_TREE),
         _tree("RandomForestClassifier", "classification", "ensemble", **_FOREST),
         _tree("RandomForestRegressor", "regression", "ensemble", **_FOREST),
+        _boosted("XGBClassifier", "classification"),
+        _boosted("XGBRegressor", "regression"),
     )
 }
 
@@ -182,29 +221,54 @@ def check_standardised(row: Estimator) -> None:
         )
 
 
-def check_leaves(parameters: Mapping[str, Any]) -> None:
+def n_outputs(row: Estimator, n_classes: int) -> int:
+    """Return how many scores a model of this estimator gives to a row.
+
+    Args:
+        row: of the estimator.
+        n_classes: 0 for a regression.
+    """
+    if row.family == "tree" and not row.boosted:
+        return max(n_classes, 1)
+    return n_classes if n_classes > 2 else 1
+
+
+def check_leaves(row: Estimator, parameters: Mapping[str, Any], n_classes: int) -> None:
     """Refuse trees that may have too many leaves together to be served.
 
     Args:
-        parameters: of the constructor of a tree or a forest, those in ``largest`` among them.
+        row: of the estimator.
+        parameters: of the constructor of a tree, a forest or boosted trees, those in ``largest``
+            among them.
+        n_classes: 0 for a regression.
 
     Raises:
         CloisterError: saying which parameters to lower.
     """
-    depth, n_trees = parameters["max_depth"], parameters.get("n_estimators", 1)
-    each = 2**depth
-    if type(parameters.get("max_leaf_nodes")) is int:
-        each = min(each, parameters["max_leaf_nodes"])
-    if n_trees * each > LARGEST_LEAVES:
-        raise CloisterError(
-            f"{n_trees} trees of up to {each} leaves take too long under encryption: all trees "
-            f"together may have {LARGEST_LEAVES}. Lower n_estimators to {LARGEST_LEAVES // each}, "
-            f"max_depth to {(LARGEST_LEAVES // n_trees).bit_length() - 1}, or max_leaf_nodes to "
-            f"{LARGEST_LEAVES // n_trees}"
-        )
+    depth, n_rounds = parameters["max_depth"], parameters.get("n_estimators", 1)
+    outputs = n_outputs(row, n_classes) if row.boosted else 1
+    n_trees, each = n_rounds * outputs, 2**depth
+    limit = "max_leaves" if row.boosted else "max_leaf_nodes"
+    # XGBoost takes 0 for no limit.
+    if type(parameters.get(limit)) is int and parameters[limit] > 0:
+        each = min(each, parameters[limit])
+    if n_trees * each <= LARGEST_LEAVES:
+        return
+    of_each = f" ({n_rounds} for each of {outputs} classes)" if outputs > 1 else ""
+    ways = []
+    if LARGEST_LEAVES // (outputs * each):
+        ways.append(f"n_estimators to {LARGEST_LEAVES // (outputs * each)}")
+    if LARGEST_LEAVES // n_trees > 1:
+        ways.append(f"max_depth to {(LARGEST_LEAVES // n_trees).bit_length() - 1}")
+        ways.append(f"{limit} to {LARGEST_LEAVES // n_trees}")
+    raise CloisterError(
+        f"{n_trees} trees{of_each} of up to {each} leaves take too long under encryption: all "
+        f"trees together may have {LARGEST_LEAVES}. "
+        + (f"Lower {', or '.join(ways)}" if ways else "Lower n_estimators and max_depth")
+    )
 
 
 def sklearn_class(row: Estimator) -> Any:
-    """Import and return the scikit-learn class."""
+    """Import and return the class that is fitted."""
     module, name = row.sklearn_class.rsplit(".", 1)
     return getattr(import_module(module), name)

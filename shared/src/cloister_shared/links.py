@@ -36,6 +36,18 @@ Link = Literal[
 - ``identity`` and ``exponential``: of a regression, the predicted value.
 """
 
+OBJECTIVES: Mapping[str, Link] = {
+    "binary:logistic": "logistic",
+    "multi:softprob": "softmax",
+    "multi:softmax": "softmax",
+    "reg:squarederror": "identity",
+    "count:poisson": "exponential",
+    "reg:gamma": "exponential",
+    "reg:tweedie": "exponential",
+}
+"""What the sum of boosted trees means, by XGBoost's name of the loss that they were grown for:
+https://xgboost.readthedocs.io/en/release_3.2.0/parameter.html#learning-task-parameters"""
+
 
 def link(estimator: str, parameters: Mapping[str, Any], n_classes: int) -> Link:
     """Return what a fitted estimator's scores mean.
@@ -60,6 +72,8 @@ def link(estimator: str, parameters: Mapping[str, Any], n_classes: int) -> Link:
             found = "shares"
         case "DecisionTreeRegressor" | "RandomForestRegressor":
             found = "identity"
+        case "XGBClassifier" | "XGBRegressor":
+            found = _of_boosting(parameters, n_classes)
         case "PoissonRegressor" | "GammaRegressor":
             found = "exponential"
         case "TweedieRegressor":
@@ -72,6 +86,29 @@ def link(estimator: str, parameters: Mapping[str, Any], n_classes: int) -> Link:
         case _:
             raise CloisterError(f"{estimator} is no estimator that Cloister knows")
     return found
+
+
+def _of_boosting(parameters: Mapping[str, Any], n_classes: int) -> Link:
+    objective = parameters.get("objective") or default_objective(n_classes)
+    try:
+        found: Link = OBJECTIVES[objective]
+    except KeyError:
+        raise CloisterError(
+            f"the objective of boosted trees must be one of {', '.join(OBJECTIVES)}"
+        ) from None
+    # XGBoost itself takes the one for two classes for any number.
+    return "softmax" if n_classes > 2 else found
+
+
+def default_objective(n_classes: int) -> str:
+    """Return the objective that XGBoost has where none is set.
+
+    Args:
+        n_classes: 0 for a regression.
+    """
+    if not n_classes:
+        return "reg:squarederror"
+    return "multi:softprob" if n_classes > 2 else "binary:logistic"
 
 
 def _of_sgd_classifier(parameters: Mapping[str, Any]) -> Link:

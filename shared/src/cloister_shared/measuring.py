@@ -12,9 +12,8 @@ from cloister_shared.links import (
     probabilities,
     values,
 )
+from cloister_shared.models import Model
 from cloister_shared.schema import Answers
-from cloister_shared.trees import Trees
-from cloister_shared.weights import LinearWeights
 
 LARGEST = 1e300
 """What a squared error that no float holds is told as."""
@@ -32,9 +31,7 @@ class Metrics:
     error of a regression."""
 
 
-def measure(
-    model: LinearWeights | Trees, inputs: Floats, answers: Answers, meaning: Link
-) -> Metrics:
+def measure(model: Model, inputs: Floats, answers: Answers, meaning: Link) -> Metrics:
     """Measure a model on rows.
 
     Args:

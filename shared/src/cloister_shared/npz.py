@@ -11,12 +11,15 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.samples import FEATURES, LABELS
 
 
-def read_numbers(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+def read_numbers(
+    path: Path, names: Iterable[str], optional: Iterable[str] = ()
+) -> dict[str, npt.NDArray[Any]]:
     """Read arrays of integers or real numbers.
 
     Args:
         path: an .npz file, trusted no further than its digest.
         names: of the arrays to read; others in the file are ignored.
+        optional: of arrays to read where they are there.
 
     Raises:
         CloisterError: the file is missing or damaged, lacks an array, or one holds something else
@@ -25,7 +28,7 @@ def read_numbers(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]
     arrays: dict[str, npt.NDArray[Any]] = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            for name in names:
+            for name in (*names, *(one for one in optional if one in archive.files)):
                 arrays[name] = archive[name]
                 if arrays[name].dtype.kind not in "iuf":
                     raise CloisterError(

@@ -45,6 +45,8 @@ class OutputScale:
     """Shape (n_outputs,)."""
     n_trees: int = 1
     """Scores of each output that the circuit leaves to be added up."""
+    base: Floats | None = None
+    """What they are added to, shape (n_outputs,); None: nothing."""
 
     def dequantise(self, integer_scores: Integers) -> Floats:
         """Return scores, shape (n, n_outputs), of integers, shape (n, n_outputs * n_trees)."""
@@ -52,7 +54,7 @@ class OutputScale:
         each = self.scale * (integer_scores.reshape(shape) - self.zero_point[:, None])
         # As Concrete ML adds them up, so that the last bit is the same.
         scores: Floats = each.sum(axis=-1)
-        return scores
+        return scores if self.base is None else scores + self.base
 
 
 class ClearCircuit(Protocol):

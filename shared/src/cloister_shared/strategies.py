@@ -205,6 +205,13 @@ def check_combination(
         for row in STRATEGIES.values()
         if not row.sees_each_update and not row.needs_proximal_term
     )
+    if estimator.aggregation == "bagging":
+        _check_bagging(
+            chosen,
+            estimator,
+            hides=secure_aggregation,
+            differential_privacy=differential_privacy,
+        )
     _check_single_round(chosen, estimator, differential_privacy=differential_privacy)
     if standardise:
         _check_standardise(chosen, estimator, means, differential_privacy=differential_privacy)
@@ -223,6 +230,32 @@ def check_combination(
             f"{chosen.name} needs a proximal term in the sites' objective, and scikit-learn's "
             f"{estimator.name} has none: use one of {means}; fewer CLOISTER_LOCAL_ITERATIONS keep "
             "sites near the global model too"
+        )
+
+
+def _check_bagging(
+    chosen: Strategy, estimator: Estimator, *, hides: bool, differential_privacy: bool
+) -> None:
+    linear = ", ".join(
+        row.name
+        for row in ESTIMATORS.values()
+        if row.aggregation == "rounds" and row.task == estimator.task
+    )
+    if chosen.name != "FedAvg":
+        raise CloisterError(
+            f"the trees of a {estimator.name} are taken together, of which nothing is averaged: "
+            f"set CLOISTER_STRATEGY=FedAvg, or use one of {linear}"
+        )
+    if hides:
+        raise CloisterError(
+            f"every site's trees of a {estimator.name} are in the model one by one, and secure "
+            "aggregation shows sums alone: set CLOISTER_SECURE_AGGREGATION=false, or use one of "
+            f"{linear}"
+        )
+    if differential_privacy:
+        raise CloisterError(
+            f"what the trees of a {estimator.name} tell of a site's rows is not bounded by "
+            f"clipping: leave CLOISTER_NOISE_MULTIPLIER empty, or use one of {linear}"
         )
 
 

@@ -1,6 +1,6 @@
 """The compiled circuit of trees in the clear: what encrypted execution must equal, bit by bit."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -30,8 +30,8 @@ class TreeReference:
     trees: Trees
     """Over inputs in [0, 1], not ranks."""
     integers: Integers
-    """What the circuit gives for a row at each leaf, shape (n_nodes, n_outputs); 0 at other nodes,
-    and at leaves that no rank comes to."""
+    """What the circuit gives for a row at each leaf, of the shape of the trees' values; 0 at other
+    nodes, and at leaves that no rank comes to."""
     output: OutputScale
     """Integers to scores."""
 
@@ -61,9 +61,10 @@ class TreeReference:
         return self.trees.scores(unit)
 
     def integer_scores(self, quantised: Integers) -> Integers:
-        """What the circuit gives for ranks, shape (n, n_outputs * n_trees), the trees innermost."""
+        """What the circuit gives for ranks, shape (n, n_outputs * n_rounds), rounds innermost."""
         leaves = self.ranked.trees.leaves(quantised.astype(np.float64))
-        return self.integers[leaves].swapaxes(1, 2).reshape(len(leaves), -1)
+        shape = (len(leaves), self.trees.n_rounds, self.trees.n_outputs)
+        return self.integers[leaves].reshape(shape).swapaxes(1, 2).reshape(len(leaves), -1)
 
     def dequantise(self, integer_scores: Integers) -> Floats:
         """Turn what ``integer_scores`` gives into scores, shape (n, n_outputs)."""
@@ -75,7 +76,7 @@ class TreeReference:
         Raises:
             OSError: the volume is full or not writable.
         """
-        arrays = {field.name: getattr(self.trees, field.name) for field in fields(self.trees)}
+        arrays = self.trees.arrays()
         arrays[_INTEGERS] = self.integers
         arrays[_SCALE] = np.array(self.output.scale, dtype=np.float64)
         arrays[_ZERO_POINT] = self.output.zero_point
@@ -99,7 +100,7 @@ class TreeReference:
         for name, dtype, shape in (
             (_INTEGERS, np.int64, trees.value.shape),
             (_SCALE, np.float64, ()),
-            (_ZERO_POINT, np.int64, trees.value.shape[1:]),
+            (_ZERO_POINT, np.int64, (trees.n_outputs,)),
         ):
             if arrays[name].shape != shape or arrays[name].dtype != dtype:
                 raise CloisterError(
@@ -110,4 +111,5 @@ class TreeReference:
         # Not a number is not above 0 either.
         if not 0 < scale < np.inf:
             raise CloisterError("reference: output_scale must be above 0, and finite")
-        return cls(trees, arrays[_INTEGERS], OutputScale(scale, arrays[_ZERO_POINT], trees.n_trees))
+        output = OutputScale(scale, arrays[_ZERO_POINT], trees.n_rounds, trees.base)
+        return cls(trees, arrays[_INTEGERS], output)

@@ -1,10 +1,10 @@
-"""Decision trees and forests as arrays, in memory and as .npz.
+"""Decision trees, forests and boosted trees as arrays, in memory and as .npz.
 
 No pickle: scikit-learn's own state of a tree is taken as it comes, and a wrong index in it reads
 memory that is not its own. Here every index is checked before it is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,10 @@ Integers = npt.NDArray[np.int64]
 
 LEAF = -1
 """In the place of a leaf's children."""
+INDICES = ("roots", "left", "right", "feature")
+NUMBERS = ("threshold", "value")
+BASE = "base"
+"""Names of the arrays: of positions, of real numbers, and the one that only boosted trees have."""
 SUM_TOLERANCE = 1e-6
 """By which the class shares of a node may add up to another number than 1."""
 
@@ -31,7 +35,8 @@ class Trees:
     """The nodes of one or several decision trees, all in the same arrays, one tree after the other.
 
     Where a row goes at a node: left if its input, as float32, is at most the threshold, else right.
-    What the model answers is the mean of the values of the leaves that a row comes to.
+    What the model answers is the mean of the values of the leaves that a row comes to; or, where
+    the trees are boosted, of each output its base and the sum over the trees of this output.
     """
 
     roots: Integers
@@ -45,7 +50,12 @@ class Trees:
     threshold: Floats
     """What it is compared with, shape (n_nodes,); 0 at a leaf."""
     value: Floats
-    """Share of each class, or the value of a regression, shape (n_nodes, n_outputs)."""
+    """Share of each class, or the value of a regression, shape (n_nodes, n_outputs); of boosted
+    trees what is added to the one output that the tree is of, shape (n_nodes, 1)."""
+    base: Floats | None = None
+    """Of boosted trees what each output begins from, shape (n_outputs,); the trees are of the
+    outputs in turn: the first of the first, the second of the second. None: they are not
+    boosted."""
 
     @classmethod
     def of(cls, fitted: Any) -> "Trees":
@@ -85,6 +95,16 @@ class Trees:
         return len(self.roots)
 
     @property
+    def n_outputs(self) -> int:
+        """Scores of a row."""
+        return int(self.value.shape[1]) if self.base is None else len(self.base)
+
+    @property
+    def n_rounds(self) -> int:
+        """How many trees add to each output."""
+        return self.n_trees if self.base is None else self.n_trees // len(self.base)
+
+    @property
     def n_leaves(self) -> int:
         """Leaves of all trees together."""
         return int((self.left == LEAF).sum())
@@ -96,7 +116,7 @@ class Trees:
         # Parents come before their children.
         for node in np.flatnonzero(self.left != LEAF):
             depths[[self.left[node], self.right[node]]] = depths[node] + 1
-        return int(depths.max())
+        return int(depths.max(initial=0))
 
     def each(self) -> Iterator["Trees"]:
         """Return every tree alone, with indices of its own."""
@@ -132,10 +152,16 @@ class Trees:
     def scores(self, inputs: Floats) -> Floats:
         """Return class probabilities, or the value of a regression, shape (n, n_outputs).
 
+        Of boosted trees they are what XGBoost calls margins: see ``cloister_shared.links``.
+
         Args:
             inputs: in [0, 1], shape (n, n_inputs).
         """
         leaves = self.leaves(inputs)
+        if self.base is not None:
+            each = self.value[leaves, 0].reshape(len(inputs), self.n_rounds, len(self.base))
+            scores: Floats = self.base + each.sum(axis=1)
+            return scores
         total = np.zeros((len(inputs), self.value.shape[1]))
         # In scikit-learn's order, so that the last bit is the same.
         for tree in range(self.n_trees):
@@ -156,7 +182,24 @@ class Trees:
         return Ranked(features, edges, replace(self, feature=feature, threshold=threshold))
 
     def check(self, schema: DatasetSchema) -> None:
-        """Raise unless these are trees whose inputs and values fit ``schema``.
+        """Raise unless these are trees whose inputs and values fit ``schema``, and not all leaves.
+
+        Raises:
+            CloisterError: saying what is wrong.
+        """
+        if not self.n_trees:
+            raise CloisterError("there is no tree")
+        self.check_form(schema)
+        if (self.left == LEAF).all():
+            raise CloisterError(
+                "no tree has a single split: nothing was learnt, nothing is published; bring more "
+                "rows, or loosen the parameters that stop a tree from growing"
+            )
+        if schema.classes and self.base is None:
+            self._check_classes(schema)
+
+    def check_form(self, schema: DatasetSchema) -> None:
+        """Raise unless these are trees, or none yet, whose inputs and outputs fit ``schema``.
 
         Raises:
             CloisterError: saying what is wrong.
@@ -165,18 +208,14 @@ class Trees:
         self._check_nodes(schema.n_inputs)
         if not (np.isfinite(self.threshold).all() and np.isfinite(self.value).all()):
             raise CloisterError("the trees hold values that are not finite")
-        if (self.left == LEAF).all():
-            raise CloisterError(
-                "no tree has a single split: nothing was learnt, nothing is published; bring more "
-                "rows, or loosen the parameters that stop a tree from growing"
-            )
-        if schema.classes:
-            self._check_classes(schema)
 
     def _check_shapes(self, schema: DatasetSchema) -> None:
         n_nodes, n_outputs = len(self.left), len(schema.classes) or 1
-        if self.roots.ndim != 1 or self.left.ndim != 1 or not len(self.roots):
+        if self.roots.ndim != 1 or self.left.ndim != 1:
             raise CloisterError("there is no tree")
+        if self.base is not None:
+            self._check_base(self.base, schema)
+            n_outputs = 1
         for name, shape in (
             ("left", (n_nodes,)),
             ("right", (n_nodes,)),
@@ -189,8 +228,22 @@ class Trees:
                     f"{name} of the trees has shape {getattr(self, name).shape}, not {shape}"
                 )
 
+    def _check_base(self, base: Floats, schema: DatasetSchema) -> None:
+        if base.shape != (schema.n_outputs,) or not np.isfinite(base).all():
+            raise CloisterError(
+                f"the base of the trees must be {schema.n_outputs} finite numbers, one an output"
+            )
+        if self.n_trees % len(base):
+            raise CloisterError(
+                f"{self.n_trees} boosted trees are not as many for each of {len(base)} outputs"
+            )
+
     def _check_nodes(self, n_inputs: int) -> None:
         n_nodes = len(self.left)
+        if not len(self.roots):
+            if n_nodes:
+                raise CloisterError("the trees do not begin one after the other")
+            return
         starts = np.concatenate([self.roots, [n_nodes]])
         if starts[0] != 0 or (np.diff(starts) < 1).any():
             raise CloisterError("the trees do not begin one after the other")
@@ -226,7 +279,12 @@ class Trees:
         Raises:
             OSError: the volume is full or not writable.
         """
-        np.savez(path, **{one.name: getattr(self, one.name) for one in fields(self)})
+        np.savez(path, **self.arrays())
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all that there is of the arrays, by name."""
+        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: array for name, array in named.items() if array is not None}
 
     @classmethod
     def read(cls, path: Path) -> "Trees":
@@ -236,15 +294,27 @@ class Trees:
             CloisterError: the file is missing, is not .npz, or lacks an array, or one that counts
                 holds other than integers; shapes and values are for ``check``.
         """
-        names = [one.name for one in fields(cls)]
-        arrays = read_numbers(path, names)
-        for name in ("roots", "left", "right", "feature"):
+        try:
+            return cls.from_arrays(read_numbers(path, (*INDICES, *NUMBERS), optional=(BASE,)))
+        except TypeError as error:
+            raise CloisterError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Trees":
+        """Return the trees that these arrays, by name, are; shapes and values are for ``check``.
+
+        Raises:
+            KeyError: one is missing.
+            TypeError: one holds something else than integers or real numbers, as it must.
+        """
+        for name in INDICES:
             if arrays[name].dtype.kind != "i":
-                raise CloisterError(f"{path}: {name} holds {arrays[name].dtype}, not integers")
-            arrays[name] = arrays[name].astype(np.int64)
-        for name in ("threshold", "value"):
-            arrays[name] = arrays[name].astype(np.float64)
-        return cls(**arrays)
+                raise TypeError(f"{name} holds {arrays[name].dtype}, not integers")
+        numbers = [*NUMBERS, BASE] if BASE in arrays else NUMBERS
+        named: dict[str, Any] = {name: arrays[name].astype(np.int64) for name in INDICES}
+        for name in numbers:
+            named[name] = arrays[name].astype(np.float64, casting="same_kind")
+        return cls(**named)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cloister_cli.commands import Command
 from cloister_cli.federation import environment
 
 COMMANDS = (
-    *("train", "tune", "compile", "serve", "predict", "evaluate", "demo"),
+    *("train", "tune", "compile", "serve", "predict", "evaluate", "report", "demo"),
     *("models list", "models show", "models promote", "models rollback", "models delete"),
     "schema show",
 )
@@ -145,6 +145,34 @@ import os, pathlib, signal
 (pathlib.Path(__file__).parent / f"pid-{os.getpid()}").touch()
 signal.pause()
 """
+
+
+def test_a_report_is_of_the_home_or_of_a_service(start: Start, tmp_path: Path) -> None:
+    home = tmp_path / "cloister"
+    put_into_use(home / "artifacts", "digits")
+    page, artifacts = str(home / "reports" / "digits.html"), str(home / "artifacts")
+    started = start("report")
+    assert started.line == [
+        *("-m", "cloister_keyholder", "report"),
+        *("--output", page, "--artifacts", artifacts),
+    ]
+    assert started.settings()["CLOISTER_MODEL"] == "digits"
+    assert started.settings()["CLOISTER_REPORT_PATH"] == str(home / "reports" / "digits.json")
+    given = ["--version", "2", "--output", "-", "--force", "--json"]
+    assert start("report", *given).line[3:] == [
+        *("--output", "-", "--version", "2", "--artifacts", artifacts),
+        *("--force", "--json"),
+    ]
+    elsewhere = start("report", "--model", "other", "--url", "http://there", "--output", "a.html")
+    assert elsewhere.line[3:] == ["--output", "a.html"]
+    assert elsewhere.settings()["CLOISTER_URL"] == "http://there"
+    assert elsewhere.settings()["CLOISTER_MODEL"] == "other"
+
+
+def test_without_a_model_there_is_nothing_to_report(tmp_path: Path) -> None:
+    code, out, error = run("report", "--home", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert f"there is no compiled model in {tmp_path / 'artifacts'}" in error
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -189,6 +189,19 @@ def test_an_evaluation_is_a_report(home: Path, serve: Serve) -> None:
     assert (report["model"], report["evaluated"]) == ("digits", 6)
     assert report["agreement"] == {"samples": 6, "equal_scores": 6, "equal_predictions": 6}
     assert json.loads((home / "reports" / "digits.json").read_text()) == report
+    assert report["evaluator"] == "native"
+    assert sum(pair["samples"] for pair in report["confusion"]["labels"]) == 6
+    page = home / "reports" / "digits.html"
+    told = result(home, "report", "--model", "digits", "--force")
+    assert told == {"name": "digits", "version": 1, "path": str(page), "evaluated": True}
+    assert "6 of 6 predictions, 6 of 6 bit by bit." in page.read_text()
+    # Another model, of the service alone.
+    stranger = home.with_name("stranger")
+    told = result(
+        *(stranger, "report", "--model", "breast_cancer", "--url", service.url),
+        *("--output", str(stranger / "there.html")),
+    )
+    assert (told["version"], told["evaluated"]) == (1, False)
 
 
 def test_a_running_service_follows_what_is_chosen_and_deleted(

@@ -28,6 +28,7 @@ from cloister_shared.artifact import (
     TREES,
     ArtifactDetails,
 )
+from cloister_shared.boosting import trees_of
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import ESTIMATORS, sklearn_class
@@ -223,15 +224,22 @@ def regression_of(card: ModelCard) -> DatasetSchema:
 def test_what_is_rebuilt_answers_as_what_was_fitted(
     make_card: Callable[..., ModelCard], name: str
 ) -> None:
-    parameters = {"max_depth": 3} | ({"n_estimators": 3} if "Forest" in name else {})
+    parameters = {"max_depth": 3} | (
+        {"n_estimators": 3} if "n_estimators" in ESTIMATORS[name].defaults else {}
+    )
     fitted = grown(name, **parameters)
     changes: dict[str, Any] = {}
     card = make_card(np.zeros((1, 2)), estimator=name, parameters=parameters)
     if ESTIMATORS[name].task == "regression":
         changes = {"data": regression_of(card)}
-    again = rebuilt(card.model_copy(update=changes), Trees.of(fitted), 2)
+    trees = trees_of(fitted)
+    again = rebuilt(card.model_copy(update=changes), trees, 2)
     rows = np.random.default_rng(1).random((200, 2))
-    np.testing.assert_array_equal(again.predict(rows), fitted.predict(rows))
+    if trees.base is None:
+        np.testing.assert_array_equal(again.predict(rows), fitted.predict(rows))
+    else:
+        sums = trees.base + again.predict(rows)
+        np.testing.assert_allclose(sums, fitted.predict(rows, output_margin=True), rtol=1e-6)
 
 
 def test_a_forest_with_a_tree_that_never_split_is_compiled(
@@ -251,17 +259,19 @@ def test_a_forest_with_a_tree_that_never_split_is_compiled(
     ranked = trees.ranked()
     taken = ranks(rows[:, ranked.features], ranked.edges).astype(np.float64)
     model = compile_trees(card, ranked, 8)
-    found = in_the_clear(model, card)(taken)
+    found = in_the_clear(model, trees)(taken)
     np.testing.assert_allclose(found, trees.scores(rows), atol=0.01)
     # As the circuit computes it, widths and all.
     for row in calibration_rows(ranked):
         simulated = model.predict_proba(row[None], fhe="simulate")
-        np.testing.assert_array_equal(simulated, in_the_clear(model, card)(row[None]))
+        np.testing.assert_array_equal(simulated, in_the_clear(model, trees)(row[None]))
 
 
 def compiled(make_card: Callable[..., ModelCard], name: str) -> tuple[Any, ModelCard, Trees]:
-    parameters = {"max_depth": 3} | ({"n_estimators": 3} if "Forest" in name else {})
-    trees = Trees.of(grown(name, **parameters))
+    parameters = {"max_depth": 3} | (
+        {"n_estimators": 3} if "n_estimators" in ESTIMATORS[name].defaults else {}
+    )
+    trees = trees_of(grown(name, **parameters))
     card = make_card(np.zeros((1, 2)), estimator=name, parameters=parameters)
     if ESTIMATORS[name].task == "regression":
         card = card.model_copy(update={"data": regression_of(card)})
@@ -280,7 +290,7 @@ def test_the_reference_is_the_circuit_in_the_clear(
     for row, integers in zip(reference.quantise(rows), found, strict=True):
         assert np.array_equal(np.ravel(model.fhe_circuit.graph(row[None])), integers)
     taken = reference.quantise(rows).astype(np.float64)
-    clear = in_the_clear(model, card)(taken).reshape(len(rows), -1)
+    clear = in_the_clear(model, trees)(taken).reshape(len(rows), -1)
     assert np.array_equal(reference.dequantise(found), clear)
     assert np.array_equal(reference.float_scores(rows), trees.scores(rows))
 

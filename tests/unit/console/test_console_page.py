@@ -264,6 +264,17 @@ def test_the_skip_link_leads_past_the_tabs_and_leaves_the_tab(
     assert seen.page.evaluate("document.activeElement.id") == "panel"
 
 
+BESIDE_BOXES = """() => {
+    const parties = [...document.querySelectorAll('.flow.narrow .flow-party')];
+    return parties.flatMap((party) => {
+        const { right } = party.querySelector('rect').getBoundingClientRect();
+        return [...party.querySelectorAll('text')]
+            .filter((text) => text.getBoundingClientRect().right > right)
+            .map((text) => text.textContent);
+    });
+}"""
+
+
 def test_who_sees_what_is_the_readmes_table(visit: MakeVisit, console_url: str) -> None:
     seen = visit(console_url)
     seen.open("parties")
@@ -287,6 +298,7 @@ def test_who_sees_what_is_the_readmes_table(visit: MakeVisit, console_url: str) 
     assert [name.split(":")[0] for name in told] == named
     seen.take("parties")
     expect(seen.page.locator("svg.flow.narrow")).to_be_visible()
+    assert seen.page.evaluate(BESIDE_BOXES) == []
     assert seen.complaints == []
 
 

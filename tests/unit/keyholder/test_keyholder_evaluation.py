@@ -1,5 +1,6 @@
 """Accuracy, agreement and timings of an evaluation."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from cloister_keyholder import EncryptedModel, InvalidSamples
 from cloister_keyholder.evaluating.evaluation import EvaluationReport, Milliseconds, evaluate
+from cloister_keyholder.evaluating.mistakes import Pair, deciles
 from cloister_keyholder.evaluating.report import render
 from cloister_keyholder.evaluating.samples import HeldOut
 from cloister_shared.preprocessing import to_inputs
@@ -159,6 +161,54 @@ def test_scores_do_not_leave_the_machine(
         ("GET", f"{root}/versions/1/reference"),
         *[("POST", f"{root}/versions/1/infer")] * 3,
     ]
+
+
+def test_what_was_taken_for_what_is_counted(
+    digits: EncryptedModel,
+    digits_service: FakeService,
+    digits_reference: Reference,
+    held_out: HeldOut,
+) -> None:
+    report = evaluate(digits, held_out, 20)
+    unit = to_inputs(held_out.rows[:20], held_out.schema)
+    integers = digits_reference.integer_scores(digits_reference.quantise(unit))
+    predicted = digits_reference.dequantise(integers).argmax(axis=1)
+    assert report.confusion
+    assert report.confusion.clear_quantised
+
+    def counts(pairs: tuple[Pair, ...]) -> dict[tuple[int, int], int]:
+        return {(one.expected, one.predicted): one.samples for one in pairs}
+
+    labels = zip(held_out.answers[:20].tolist(), predicted.tolist(), strict=True)
+    assert counts(report.confusion.labels) == Counter(labels)
+    clear = zip(predicted.tolist(), predicted.tolist(), strict=True)
+    assert counts(report.confusion.clear_quantised) == Counter(clear)
+    assert report.error_deciles is None
+    digits_service.publish_reference = False
+    report = evaluate(digits, held_out, 3)
+    assert report.confusion
+    assert report.confusion.clear_quantised is None
+    assert sum(one.samples for one in report.confusion.labels) == 3
+
+
+def test_the_service_says_what_evaluates(digits_service: FakeService, held_out: HeldOut) -> None:
+    said = digits_service.metadata()
+    said["parameters"]["evaluator"] = "native"
+    digits_service.metadata = lambda: said  # type: ignore[method-assign]  # one that says more
+    with EncryptedModel("http://service.test", "digits", transport=digits_service.transport) as one:
+        report = evaluate(one, held_out, 2)
+    assert report.evaluator == "native"
+    assert report.client == "native"
+    assert set(report.libraries) == {"cloister-keyholder", "cloister-lwe", "numpy"}
+    assert report.evaluated_at
+    assert report.evaluated_at.tzinfo is not None
+
+
+def test_deciles_of_errors_are_numbers_where_there_are_any() -> None:
+    answers = np.arange(21.0)
+    assert deciles(np.zeros(21), answers) == tuple(range(2, 20, 2))
+    overflowing = np.where(answers > 11, np.inf, 0.0)
+    assert deciles(overflowing, answers) == (2, 4, 6, 8, 10, *(None,) * 4)
 
 
 def test_durations_are_summarised() -> None:

@@ -65,6 +65,13 @@ def test_one_zero_point_serves_all_outputs(processing: bytes) -> None:
     np.testing.assert_array_equal(output.zero_point, [5, 5, 5])
 
 
+def test_a_symmetric_grid_has_its_zero_point_plain(processing: bytes) -> None:
+    parsed = json.loads(processing)
+    parsed["output_quantizers"][0]["serialized_value"]["zero_point"] = 0
+    _, output = read_processing(json.dumps(parsed).encode(), 3)
+    np.testing.assert_array_equal(output.zero_point, [0, 0, 0])
+
+
 def test_a_narrow_range_starts_one_higher(processing: bytes) -> None:
     parsed = json.loads(processing)
     parsed["input_quantizers"][0]["serialized_value"]["is_narrow"] = True
@@ -82,6 +89,8 @@ def test_a_narrow_range_starts_one_higher(processing: bytes) -> None:
         ("output_quantizers", "scale", {"type_name": "numpy_float", "serialized_value": -1.0}),
         ("output_quantizers", "scale", {"type_name": "numpy_float", "serialized_value": "NaN"}),
         ("output_quantizers", "zero_point", {"type_name": "type", "serialized_value": "00"}),
+        ("output_quantizers", "zero_point", "0"),
+        ("output_quantizers", "zero_point", True),
         (
             "output_quantizers",
             "zero_point",

@@ -535,6 +535,49 @@ def test_edges_that_make_no_ranks_are_refused(client_zip: bytes, edges: Any, mes
         open_package(rezip(client_zip, {"circuit.json": changed}))
 
 
+def boosted_zip(client_zip: bytes, **circuit: Any) -> bytes:
+    """The same circuit as one of boosted trees, a round of one tree for each class."""
+    with zipfile.ZipFile(io.BytesIO(client_zip)) as archive:
+        card = json.loads(archive.read("card.json"))
+    card |= {"estimator": "XGBClassifier", "parameters": {"max_depth": 2, "n_estimators": 1}}
+    described = circuit_of(client_zip) | circuit
+    members = {"card.json": card, "circuit.json": described}
+    return rezip(client_zip, {name: json.dumps(one).encode() for name, one in members.items()})
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        (None, "must state the base of each output"),
+        ([], "must state the base of each output"),
+        ([0.5, 0.5], "must state the base of each output"),
+        (["0.5", 0.5, 0.5], "does not list"),
+        ([[0.5], [0.5], [0.5]], "does not list"),
+        ([float("inf"), 0.5, 0.5], "does not list"),
+    ],
+)
+def test_boosted_trees_without_what_they_add_to_are_refused(
+    client_zip: bytes, base: Any, message: str
+) -> None:
+    with pytest.raises(InvalidClientPackage, match=message):
+        open_package(boosted_zip(client_zip, base=base))
+
+
+def test_other_trees_have_nothing_to_add_to(client_zip: bytes) -> None:
+    changed = json.dumps(circuit_of(client_zip) | {"base": [0.0, 0.0, 0.0]}).encode()
+    with pytest.raises(InvalidClientPackage, match="and of no others"):
+        open_package(rezip(client_zip, {"circuit.json": changed}))
+
+
+def test_boosted_trees_are_added_to_their_base(client_zip: bytes) -> None:
+    plain, base = open_package(client_zip), [0.5, -1.5, 2.0]
+    package = open_package(boosted_zip(client_zip, base=base))
+    integers = np.arange(6).reshape(2, 3)
+    scores = plain.output_scale.dequantise(integers)
+    assert package.link == "softmax"
+    np.testing.assert_array_equal(package.output_scale.dequantise(integers), scores + base)
+
+
 def test_edges_that_are_not_finite_are_refused(client_zip: bytes) -> None:
     text = json.dumps(circuit_of(client_zip) | {EDGES: [[float("nan")]]}).encode()
     with pytest.raises(InvalidClientPackage, match="does not list"):

@@ -20,9 +20,10 @@ def test_an_unknown_estimator_lists_those_there_are() -> None:
         estimator("GaussianNB")
 
 
-def test_only_linear_estimators_are_trained_across_sites() -> None:
+def test_single_trees_and_forests_are_not_trained_across_sites() -> None:
     assert federated_estimator("LogisticRegression").family == "linear"
-    with pytest.raises(CloisterError, match=r"'DecisionTreeClassifier'.*TweedieRegressor$"):
+    assert federated_estimator("XGBClassifier").family == "tree"
+    with pytest.raises(CloisterError, match=r"'DecisionTreeClassifier'.*XGBRegressor$"):
         federated_estimator("DecisionTreeClassifier")
     with pytest.raises(CloisterError, match="GaussianNB"):
         federated_estimator("GaussianNB")

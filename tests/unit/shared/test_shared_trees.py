@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloister_shared.boosting import trees_of
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import ESTIMATORS, check_leaves, sklearn_class
 from cloister_shared.links import class_indices, link, probabilities, values
@@ -19,6 +20,7 @@ from cloister_shared.trees import Trees, ranks
 
 NAMES = [row.name for row in ESTIMATORS.values() if row.family == "tree"]
 N_INPUTS = 4
+FOREST = "RandomForestClassifier"
 
 
 def schema_of(name: str, n_classes: int = 3) -> DatasetSchema:
@@ -53,11 +55,16 @@ def answered(model: Any, rows: Any) -> Any:
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_scikit_learns_answers(name: str, n_classes: int) -> None:
     model, rows, answers = fitted(name, n_classes=n_classes)
-    trees = Trees.of(model)
+    trees = trees_of(model)
     trees.check(schema_of(name, n_classes))
     scores = trees.scores(rows)
-    np.testing.assert_array_equal(scores, answered(model, rows))
     meaning = link(name, model.get_params(), n_classes)
+    if ESTIMATORS[name].boosted:
+        # XGBoost adds up in single precision.
+        margins = np.reshape(model.predict(rows, output_margin=True), scores.shape)
+        np.testing.assert_allclose(scores, margins, rtol=1e-6, atol=1e-6)
+        return
+    np.testing.assert_array_equal(scores, answered(model, rows))
     if ESTIMATORS[name].task == "regression":
         np.testing.assert_array_equal(values(scores, meaning), model.predict(rows))
     else:
@@ -71,7 +78,7 @@ def test_scores_are_scikit_learns_answers(name: str, n_classes: int) -> None:
 def test_ranks_among_thresholds_give_the_same_answers(
     name: str, seed: int, data: st.DataObject
 ) -> None:
-    trees = Trees.of(fitted(name, seed)[0])
+    trees = trees_of(fitted(name, seed)[0])
     ranked = trees.ranked()
     levels = st.one_of(
         st.floats(0, 1), *(st.sampled_from(one.tolist()) for one in ranked.edges)
@@ -86,14 +93,18 @@ def test_ranks_among_thresholds_give_the_same_answers(
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_is_read(name: str, tmp_path: Path) -> None:
     model, rows, _ = fitted(name)
-    trees = Trees.of(model)
+    trees = trees_of(model)
     trees.write(tmp_path / "trees.npz")
     read = Trees.read(tmp_path / "trees.npz")
     read.check(schema_of(name))
     np.testing.assert_array_equal(read.scores(rows), trees.scores(rows))
-    assert [one.depth for one in read.each()] == [
-        one.get_depth() for one in getattr(model, "estimators_", [model])
-    ]
+    depths = [one.depth for one in read.each()]
+    if ESTIMATORS[name].boosted:
+        # XGBoost prints a node a line, with a tab for each node above it.
+        dumped = model.get_booster().get_dump()
+        assert depths == [max(line.count("\t") for line in one.splitlines()) for one in dumped]
+    else:
+        assert depths == [one.get_depth() for one in getattr(model, "estimators_", [model])]
     assert sum(one.n_leaves for one in trees.each()) == trees.n_leaves
 
 
@@ -127,14 +138,14 @@ HARMS: list[tuple[Callable[[Trees], dict[str, Any]], str]] = [
 def test_arrays_that_make_no_trees_are_refused(
     harm: Callable[[Trees], dict[str, Any]], message: str
 ) -> None:
-    trees = Trees.of(fitted("DecisionTreeClassifier")[0])
+    trees = trees_of(fitted("DecisionTreeClassifier")[0])
     with pytest.raises(CloisterError, match=message):
         replace(trees, **harm(trees)).check(schema_of("DecisionTreeClassifier"))
 
 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_trees_whose_children_are_shuffled_are_refused_or_walked_to_a_leaf(seed: int) -> None:
-    trees = Trees.of(fitted("RandomForestClassifier")[0])
+    trees = trees_of(fitted("RandomForestClassifier")[0])
     generator = np.random.default_rng(seed)
     inner = np.flatnonzero(trees.left >= 0)
     shuffled = trees.left.copy()
@@ -152,40 +163,50 @@ def test_a_class_in_no_leaf_and_a_tree_without_a_split_are_told() -> None:
     model = sklearn_class(ESTIMATORS["DecisionTreeClassifier"])(max_depth=2)
     rows = np.random.default_rng(0).random((50, N_INPUTS))
     model.fit(rows, np.arange(50) % 2)
-    trees = Trees.of(model)
+    trees = trees_of(model)
     padded = np.hstack([trees.value, np.zeros((len(trees.value), 1))])
     with pytest.raises(CloisterError, match="class 2 occurs in no leaf"):
         replace(trees, value=padded).check(schema_of("DecisionTreeClassifier"))
     model.fit(np.zeros((50, N_INPUTS)), np.arange(50) % 2)
     with pytest.raises(CloisterError, match="single split"):
-        Trees.of(model).check(schema_of("DecisionTreeClassifier", 2))
+        trees_of(model).check(schema_of("DecisionTreeClassifier", 2))
 
 
 @pytest.mark.parametrize("name", ["roots", "left", "right", "feature"])
 def test_an_index_that_is_no_integer_is_refused(name: str, tmp_path: Path) -> None:
-    trees = Trees.of(fitted("DecisionTreeClassifier")[0])
+    trees = trees_of(fitted("DecisionTreeClassifier")[0])
     replace(trees, **{name: getattr(trees, name) + 0.5}).write(tmp_path / "trees.npz")
     with pytest.raises(CloisterError, match=f"{name} holds float64, not integers"):
         Trees.read(tmp_path / "trees.npz")
 
 
 @pytest.mark.parametrize(
-    ("parameters", "message"),
+    ("name", "parameters", "message"),
     [
-        ({"max_depth": 5}, None),
-        ({"max_depth": 3, "n_estimators": 10}, None),
-        ({"max_depth": 5, "n_estimators": 10, "max_leaf_nodes": 8}, None),
+        ("DecisionTreeClassifier", {"max_depth": 5}, None),
+        (FOREST, {"max_depth": 3, "n_estimators": 10}, None),
+        (FOREST, {"max_depth": 5, "n_estimators": 10, "max_leaf_nodes": 8}, None),
         (
+            FOREST,
             {"max_depth": 4, "n_estimators": 10},
-            "Lower n_estimators to 5, max_depth to 3, or max_leaf_nodes to 8",
+            "Lower n_estimators to 5, or max_depth to 3, or max_leaf_nodes to 8",
+        ),
+        ("XGBRegressor", {"max_depth": 1, "n_estimators": 40}, None),
+        ("XGBClassifier", {"max_depth": 2, "n_estimators": 6, "max_leaves": 0}, None),
+        ("XGBClassifier", {"max_depth": 5, "n_estimators": 6, "max_leaves": 4}, None),
+        (
+            "XGBClassifier",
+            {"max_depth": 2, "n_estimators": 7},
+            r"21 trees \(7 for each of 3 classes\) .* Lower n_estimators to 6, or max_depth to 1",
         ),
     ],
 )
 def test_more_leaves_than_can_be_served_are_refused_beforehand(
-    parameters: dict[str, Any], message: str | None
+    name: str, parameters: dict[str, Any], message: str | None
 ) -> None:
+    n_classes = 3 if ESTIMATORS[name].task == "classification" else 0
     if message is None:
-        check_leaves(parameters)
+        check_leaves(ESTIMATORS[name], parameters, n_classes)
         return
     with pytest.raises(CloisterError, match=message):
-        check_leaves(parameters)
+        check_leaves(ESTIMATORS[name], parameters, n_classes)

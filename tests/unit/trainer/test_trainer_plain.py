@@ -22,6 +22,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from cloister_shared import flower
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import estimator
 from cloister_shared.weights import LinearWeights
 from cloister_trainer import plain
 from cloister_trainer.collection import Collected
@@ -30,7 +31,7 @@ from cloister_trainer.plain import Expected, PlainCollection, sorted_out
 from cloister_trainer.records import to_record, to_weights
 
 DATA = schema("digits")
-WEIGHTS = Expected(DATA, sums=False, reports=True)
+WEIGHTS = Expected(DATA, estimator("LogisticRegression"), {}, reports=True)
 
 
 def weights(seed: int = 0) -> LinearWeights:
@@ -184,7 +185,12 @@ class Sites:
             Exchange(self.grid),
             DATA,
             ConfigRecord(
-                {"kept": 1, flower.ESTIMATOR: "LogisticRegression", flower.REPORT: reports}
+                {
+                    "kept": 1,
+                    flower.ESTIMATOR: "LogisticRegression",
+                    flower.PARAMETERS: "{}",
+                    flower.REPORT: reports,
+                }
             ),
             self._await_sites,
             quorum=quorum,
@@ -220,6 +226,7 @@ def test_every_site_online_is_asked_with_weights_config_and_round() -> None:
         assert dict(config) == {
             "kept": 1,
             flower.ESTIMATOR: "LogisticRegression",
+            flower.PARAMETERS: "{}",
             flower.REPORT: True,
             flower.ROUND: 3,
         }

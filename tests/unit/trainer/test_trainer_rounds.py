@@ -11,6 +11,7 @@ from cloister_shared import flower
 from cloister_shared.card import FinalMetrics
 from cloister_shared.datasets import schema
 from cloister_shared.errors import CloisterError
+from cloister_shared.models import Model, linear
 from cloister_shared.standardising import Moments, Standardisation
 from cloister_shared.strategies import strategy
 from cloister_shared.weights import LinearWeights
@@ -43,15 +44,15 @@ class Updates:
             len(sites) + 1, len(sites), [], 40, {"accuracy": 0.5, "loss": 1.5}
         )
 
-    def train(self, server_round: int, weights: LinearWeights) -> Collected:
-        self.sent.append((server_round, float(weights.intercept[0])))
+    def train(self, server_round: int, model: Model) -> Collected:
+        self.sent.append((server_round, float(linear(model).intercept[0])))
         return replace(self.collected, replies=[reply(*site) for site in self.sites])
 
     def moments(self) -> Moments:
         raise AssertionError("the rounds sum no inputs")
 
-    def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
-        raise AssertionError(f"the rounds do not measure {weights}")
+    def evaluate(self, model: Model) -> FinalMetrics | None:
+        raise AssertionError(f"the rounds do not measure {model}")
 
 
 class NotedPrivacy:
@@ -101,7 +102,7 @@ def test_every_round_goes_on_from_what_the_last_came_to() -> None:
     updates = Updates((2.0, 10), (6.0, 30))
     course, after = run(training(updates))
     assert updates.sent == [(1, 0.0), (2, 5.0), (3, 5.0)]
-    assert np.array_equal(course.weights.coef, filled(5.0).coef)
+    assert np.array_equal(linear(course.weights).coef, filled(5.0).coef)
     assert after == [1, 2, 3]
     assert [measured.round for measured in course.rounds] == [1, 2, 3]
     first = course.rounds[0]
@@ -130,7 +131,7 @@ def test_a_round_that_comes_to_no_model_fails_and_is_not_kept(value: float) -> N
     with pytest.raises(CloisterError, match="round 1 came to no model: coef holds values"):
         run(training(Updates((value, 10))), course)
     assert course.rounds == []
-    assert not course.weights.coef.any()
+    assert not linear(course.weights).coef.any()
 
 
 def test_the_mean_of_clipped_updates_gets_the_noise_and_every_site_counts_the_same() -> None:
@@ -142,7 +143,7 @@ def test_the_mean_of_clipped_updates_gets_the_noise_and_every_site_counts_the_sa
         ("clip", 100.75, 2),
         ("noise", 100.75, 0.75, 2),
     ]
-    assert float(course.weights.intercept[0]) == 100.75
+    assert float(linear(course.weights).intercept[0]) == 100.75
     assert [measured.epsilon for measured in course.rounds] == [0.5, 1.0]
 
 
@@ -157,7 +158,7 @@ def test_the_servers_optimiser_sees_the_noised_mean_alone() -> None:
     alone = Aggregation(row, row.values({})).aggregate(
         1, LinearWeights.zeros(DATA), [reply(100.75, 1)]
     )
-    assert np.array_equal(run(private)[0].weights.coef, alone.coef)
+    assert np.array_equal(linear(run(private)[0].weights).coef, alone.coef)
 
 
 def test_a_spent_budget_ends_the_training_with_what_it_came_to(
@@ -184,10 +185,10 @@ def test_a_model_is_pruned_by_weights_for_standardised_inputs_which_count_with_t
     coef = np.ones((10, 64))
     coef[:, 3] = 2.0
     course = Course(LinearWeights(coef, np.zeros(10)), standardisation=standardisation)
-    model = course.model(63 / 64)
+    model = linear(course.model(63 / 64))
     # For inputs as they are its weight is the smallest of all.
     assert np.flatnonzero(model.coef.any(axis=0)).tolist() == [3]
     inputs = np.full((1, 64), 0.5)
     inputs[0, 3] = 0.75
     np.testing.assert_allclose(model.scores(inputs), np.full((1, 10), 2.0))
-    assert np.array_equal(Course(course.weights).model(0).coef, coef)
+    assert np.array_equal(linear(Course(course.weights).model(0)).coef, coef)

@@ -43,7 +43,9 @@ def make(tmp_path: Path) -> Make:
     return make_settings
 
 
-@pytest.mark.parametrize("name", ["DecisionTreeClassifier", "RandomForestClassifier"])
+@pytest.mark.parametrize(
+    "name", ["DecisionTreeClassifier", "RandomForestClassifier", "XGBClassifier"]
+)
 def test_a_tree_is_published_without_pickle_and_with_parameters_that_can_be_served(
     make: Make, name: str
 ) -> None:
@@ -52,7 +54,9 @@ def test_a_tree_is_published_without_pickle_and_with_parameters_that_can_be_serv
     card, trees = read_card(trained.published.file(CARD)), Trees.read(trained.published.file(TREES))
     trees.check(card.data)
     assert card.parameters == {**ESTIMATORS[name].defaults, "random_state": 0}
-    assert trees.n_trees == card.parameters.get("n_estimators", 1)
+    assert trees.n_rounds == card.parameters.get("n_estimators", 1)
+    assert trees.n_trees == trees.n_rounds * (3 if name == "XGBClassifier" else 1)
+    assert ("xgboost" in card.libraries) == (name == "XGBClassifier")
     assert trees.depth <= card.parameters["max_depth"]
     assert card.final
     assert card.final.accuracy is not None
@@ -72,6 +76,7 @@ def test_a_search_takes_trees_too(make: Make) -> None:
 
 
 FOREST = {"estimator": "RandomForestClassifier"}
+BOOSTED = {"estimator": "XGBClassifier"}
 
 
 @pytest.mark.parametrize(
@@ -86,10 +91,31 @@ FOREST = {"estimator": "RandomForestClassifier"}
         ),
         (
             FOREST | {"estimator_parameters": {"n_estimators": 10, "max_depth": 4}},
-            "10 trees of up to 16 leaves .* Lower n_estimators to 5, max_depth to 3",
+            "10 trees of up to 16 leaves .* Lower n_estimators to 5, or max_depth to 3",
         ),
         ({"grid": [{"max_depth": [2, 9]}]}, "CLOISTER_GRID, .*max_depth of .* is 9"),
         ({"grid": [{"n_bits": [2]}]}, "take n_bits out"),
+        (
+            BOOSTED | {"estimator_parameters": {"n_estimators": 7}},
+            r"21 trees \(7 for each of 3 classes\) of up to 4 leaves .* Lower n_estimators to 6",
+        ),
+        (
+            BOOSTED | {"estimator_parameters": {"booster": "dart"}},
+            "booster='dart' cannot be compiled .* use one of None, 'gbtree'",
+        ),
+        (
+            BOOSTED | {"estimator_parameters": {"objective": "multi:hinge"}},
+            "objective='multi:hinge' cannot be compiled",
+        ),
+        (
+            BOOSTED | {"estimator_parameters": {"max_dept": 1}},
+            "XGBClassifier has no parameter max_dept",
+        ),
+        (
+            BOOSTED | {"estimator_parameters": {"learning_rate": "fast"}},
+            "XGBClassifier does not take this",
+        ),
+        (BOOSTED | {"standardise": True}, "CLOISTER_STANDARDISE is nothing to a XGBClassifier"),
         ({"estimator_parameters": {"min_samples_leaf": 100}}, "single split"),
         ({"estimator": "DecisionTreeRegressor"}, "does a regression"),
     ],

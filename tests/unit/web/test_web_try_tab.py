@@ -312,6 +312,9 @@ def test_a_pasted_image_goes_as_it_is(tab: Tab, stack: Stack, digits_data: Data)
             tab.paste(row.tolist())
             assert tab.ask() == str(model.predict([row])[0])
             assert tab.bars() == percent(model.predict_proba([row])[0])
+    # A canvas would have made white of it.
+    tab.paste([17, *digits_data[0][0].tolist()[1:]])
+    assert "the value is outside its declared bounds" in tab.ask()
 
 
 def test_a_table_is_asked_and_a_refused_value_is_shown(

@@ -337,6 +337,51 @@ def evaluate(
 
 
 @app.command()
+def report(
+    home: HomeFolder = HOME,
+    model: Model = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="N", help="Of the model.", show_default="the one in use")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the HTML goes; - for standard output.",
+            show_default="reports/NAME.html in the home",
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a service, to tell of a model of which the home has no artifact.",
+            envvar="CLOISTER_URL",
+            show_default="http://127.0.0.1:8000",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a training and its last evaluation as one HTML file, to be sent to others.
+
+    Curves of the training, privacy spent, what was compiled and proven, and of the evaluation
+    scores, confusion matrices, times and bytes. It holds no row and no key, loads nothing from
+    anywhere and runs nothing. Nothing need run for it where the home has the compiled model.
+
+    Example: cloister report --output digits.html
+    """
+    place = Home.at(home)
+    name = model or Home.latest(place.artifacts)
+    if name is None:
+        _fail(f"there is no compiled model in {place.artifacts}: name one with --model")
+    page = place.page(name) if output is None else output
+    given = ["--output", str(page), *(["--version", version] if version else [])]
+    if place.has(place.artifacts, name):
+        given += ["--artifacts", str(place.artifacts)]
+    asking(place, name, "report", *given, *flags(force=force, json=json), url=url).become()
+
+
+@app.command()
 def demo(
     dataset: Dataset = None,
     estimator: Estimator = None,

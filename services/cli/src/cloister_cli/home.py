@@ -65,12 +65,21 @@ class Home:
         """Where the evaluation of a model is written."""
         return self.folder / "reports" / f"{model}.json"
 
+    def page(self, model: str) -> Path:
+        """Where the report on a model goes, as HTML."""
+        return self.folder / "reports" / f"{model}.html"
+
     @staticmethod
     def latest(registry: Path) -> str | None:
         """Return the name of which a version was put into use last; None in an empty registry."""
         chosen = [path for path in registry.glob("*/current") if path.is_file()]
         newest = max(chosen, key=lambda path: path.stat().st_mtime_ns, default=None)
         return newest.parent.name if newest else None
+
+    @staticmethod
+    def has(registry: Path, name: str) -> bool:
+        """Whether there is something under a name."""
+        return (registry / name).is_dir()
 
     @staticmethod
     def current(registry: Path, name: str) -> int | None:

@@ -1,11 +1,14 @@
 """The Flower ClientApp: what a site does with a message."""
 
-import numpy as np
+from typing import Any, cast
+
+import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from cloister_client.site import Site
 from cloister_client.training import secure
+from cloister_client.training.boosting import grow
 from cloister_client.training.fitting import sums_of
 from cloister_client.training.fitting import train as train_locally
 from cloister_client.training.request import (
@@ -18,9 +21,9 @@ from cloister_client.training.request import (
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.measuring import Metrics
+from cloister_shared.models import Model, boosted, from_arrays, linear, to_arrays
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.standardising import Moments
-from cloister_shared.weights import LinearWeights
 
 
 class SiteApp(ClientApp):
@@ -47,19 +50,25 @@ app = SiteApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Measure the received model, and send the weights that the site comes to, or its sums."""
+    """Measure the received model, and send the weights, trees or sums that the site comes to."""
     config = _config(message)
     with discreet(config):
-        received = _weights(message)
+        received = _model(message)
         shard = read_inputs(config, context.node_config, received)
         task = task_of(config)
+        found: dict[str, npt.NDArray[Any]]
         if task.estimator.aggregation == "statistics":
             found = {flower.SUMS: sums_of(shard).gram}
             examples = len(shard.train.answers)
             measured: Metrics | None = task.measure(received, shard)
+        elif task.estimator.aggregation == "bagging":
+            server_round = int(cast("int", config[flower.ROUND]))
+            grown = grow(task, server_round, boosted(received), shard.train, shard.data)
+            found, examples = to_arrays(grown), len(shard.train.answers)
+            measured = task.measure(received, shard)
         else:
-            trained = train_locally(task, received, shard)
-            found = {flower.COEF: trained.weights.coef, flower.INTERCEPT: trained.weights.intercept}
+            trained = train_locally(task, linear(received), shard)
+            found = to_arrays(trained.weights)
             examples, measured = trained.examples, trained.metrics
     arrays = ArrayRecord({name: Array(array) for name, array in found.items()})
     metrics = MetricRecord({flower.EXAMPLES: examples})
@@ -78,7 +87,7 @@ def evaluate(message: Message, context: Context) -> Message:
     config = _config(message)
     if not reports(config):
         raise CloisterError("this run is one in which sites report no metrics")
-    received = _weights(message)
+    received = _model(message)
     shard = read_inputs(config, context.node_config, received)
     measured = task_of(config).measure(received, shard)
     metrics = _metrics(measured, len(shard.train.answers), shard.data)
@@ -105,12 +114,9 @@ def _config(message: Message) -> ConfigRecord:
     return message.content.config_records[flower.CONFIG]
 
 
-def _weights(message: Message) -> LinearWeights:
-    arrays = message.content.array_records[flower.ARRAYS]
-    return LinearWeights(
-        arrays[flower.COEF].numpy().astype(np.float64),
-        arrays[flower.INTERCEPT].numpy().astype(np.float64),
-    )
+def _model(message: Message) -> Model:
+    record = message.content.array_records[flower.ARRAYS]
+    return from_arrays({name: array.numpy() for name, array in record.items()})
 
 
 def _metrics(metrics: Metrics, rows: int, data: DatasetSchema) -> MetricRecord:

@@ -188,6 +188,7 @@ def export(
     features: Sequence[int],
     folder: Path,
     edges: Sequence[Floats] | None = None,
+    base: Floats | None = None,
 ) -> None:
     """Write client.zip, with the card and the features in it, server.zip and the card.
 
@@ -197,6 +198,7 @@ def export(
         features: ascending indices of the card's features that the circuit takes.
         folder: where the files go.
         edges: of each of these features, where the circuit takes ranks among edges.
+        base: of each output, what its scores are added to, where there is something.
     """
     # FHEModelDev insists on an empty folder of its own.
     with tempfile.TemporaryDirectory(dir=folder) as aside:
@@ -210,6 +212,8 @@ def export(
         description: dict[str, Any] = {"features": list(features)}
         if edges is not None:
             description["edges"] = [one.tolist() for one in edges]
+        if base is not None:
+            description["base"] = base.tolist()
         if edges is not None or len(features) < card.data.n_inputs:
             archive.writestr(CIRCUIT, json.dumps(description))
 

@@ -1,8 +1,10 @@
-"""From trees as arrays to the fitted scikit-learn estimator that Concrete ML takes."""
+"""From trees as arrays to a fitted scikit-learn estimator, which Concrete ML takes."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.tree._tree import NODE_DTYPE, Tree
 
@@ -24,6 +26,8 @@ def rebuilt(card: ModelCard, trees: Trees, n_inputs: int) -> Any:
         CloisterError: the estimator does not take the card's parameters, or is of one tree and
             there are several.
     """
+    if trees.base is not None:
+        return _boosted(trees, n_inputs)
     try:
         model = sklearn_class(estimator(card.estimator))(**card.parameters)
     except TypeError as error:
@@ -31,16 +35,34 @@ def rebuilt(card: ModelCard, trees: Trees, n_inputs: int) -> Any:
     if isinstance(model, DecisionTreeClassifier | DecisionTreeRegressor):
         if trees.n_trees != 1:
             raise CloisterError(f"a {card.estimator} has one tree, and here are {trees.n_trees}")
-        return _with_tree(model, trees, card, n_inputs)
+        return _with_tree(model, trees, len(card.data.classes), n_inputs)
     # Classifier or regressor, as its own ``fit`` would have it.
     model.estimator_ = type(model)().estimator
     model.estimators_ = [
-        _with_tree(type(model.estimator_)(), one, card, n_inputs) for one in trees.each()
+        _with_tree(type(model.estimator_)(), one, len(card.data.classes), n_inputs)
+        for one in trees.each()
     ]
-    return _described(model, card, n_inputs)
+    return _described(model, len(card.data.classes), n_inputs)
 
 
-def _with_tree(model: Any, trees: Trees, card: ModelCard, n_inputs: int) -> Any:
+def _boosted(trees: Trees, n_inputs: int) -> Any:
+    """Return a forest of the same trees, whose answer is the sum and not the mean of theirs.
+
+    What Concrete ML makes of a forest and of boosted trees is one circuit, and it takes XGBoost's
+    own models of one release alone.
+    """
+    forest = RandomForestRegressor(n_estimators=trees.n_trees)
+    forest.estimator_ = type(forest)().estimator
+    forest.estimators_ = [
+        _with_tree(
+            type(forest.estimator_)(), replace(one, value=one.value * trees.n_trees), 0, n_inputs
+        )
+        for one in trees.each()
+    ]
+    return _described(forest, 0, n_inputs)
+
+
+def _with_tree(model: Any, trees: Trees, n_classes: int, n_inputs: int) -> Any:
     if trees.n_leaves == 1:
         trees = _split_in_equals(trees)
     n_nodes, n_outputs = trees.value.shape
@@ -59,7 +81,7 @@ def _with_tree(model: Any, trees: Trees, card: ModelCard, n_inputs: int) -> Any:
         }
     )
     model.tree_, model.max_features_ = tree, n_inputs
-    return _described(model, card, n_inputs)
+    return _described(model, n_classes, n_inputs)
 
 
 def _split_in_equals(leaf: Trees) -> Trees:
@@ -74,9 +96,9 @@ def _split_in_equals(leaf: Trees) -> Trees:
     )
 
 
-def _described(model: Any, card: ModelCard, n_inputs: int) -> Any:
+def _described(model: Any, n_classes: int, n_inputs: int) -> Any:
     model.n_features_in_, model.n_outputs_ = n_inputs, 1
-    if card.data.classes:
-        model.n_classes_ = len(card.data.classes)
+    if n_classes:
+        model.n_classes_ = n_classes
         model.classes_ = np.arange(model.n_classes_)
     return model

@@ -1,7 +1,4 @@
-"""From a tree or a forest to a published artifact, whose circuit needs evaluation keys.
-
-They are not federated: they come from where all rows are in one place.
-"""
+"""From trees to a published artifact, whose circuit needs evaluation keys."""
 
 import json
 import logging
@@ -44,10 +41,12 @@ from cloister_shared.artifact import (
     ArtifactDetails,
     Verification,
 )
+from cloister_shared.boosting import trees_of
 from cloister_shared.card import ModelCard, read_card
 from cloister_shared.digests import digest_bytes, digest_file, digest_json
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import LARGEST_LEAVES, estimator
+from cloister_shared.links import class_indices, link, values
 from cloister_shared.probes import REGRESSION_MARGIN
 from cloister_shared.registry import Registry, Version
 from cloister_shared.tree_reference import TreeReference
@@ -70,7 +69,7 @@ def publish_trees(
     verification_samples: int,
     again: bool = False,
 ) -> Version:
-    """Compile a published tree or forest and publish the artifact under the same name.
+    """Compile published trees and publish the artifact under the same name.
 
     Args:
         model: what is compiled; its files are verified first.
@@ -114,13 +113,13 @@ def publish_tree(
     verification_samples: int,
     again: bool = False,
 ) -> Version:
-    """Compile a tree or a forest that no registry holds, and publish it under the card's name.
+    """Compile trees that no registry holds, and publish them under the card's name.
 
     Args:
         artifacts: where the artifact goes.
         card: of the model; its estimator must be the fitted one's class.
-        fitted: a scikit-learn estimator, fitted on rows in [0, 1] with labels 0, 1, ..., the
-            positions in the card's classes, each of which must have occurred.
+        fitted: an estimator of scikit-learn or XGBoost, fitted on rows in [0, 1] with labels 0, 1,
+            ..., the positions in the card's classes, each of which must have occurred.
         bits: to which the leaves' values are quantised, 2 to 8.
         publish_reference: put the circuit in the clear beside the artifact.
         verification_samples: random inputs that go through real encryption, at least 1.
@@ -134,8 +133,8 @@ def publish_tree(
             is not equal to clear execution; nothing is published.
     """
     _check_fitted(card, fitted)
-    trees = Trees.of(fitted)
-    arrays = (trees.roots, trees.left, trees.right, trees.feature, trees.threshold, trees.value)
+    trees = trees_of(fitted)
+    arrays = trees.arrays().values()
     content = digest_bytes(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
     return _publish(
         artifacts,
@@ -200,7 +199,7 @@ def _publish(  # noqa: PLR0913 - what its callers are told
         bits, agreement = _choose(card, trees, ranked, choices, precision)
         model = compile_trees(card, ranked, bits)
         reference = reference_of(model, trees, verification_samples)
-        export(model, card, ranked.features.tolist(), folder, ranked.edges)
+        export(model, card, ranked.features.tolist(), folder, ranked.edges, trees.base)
         form, keys = _forms(folder, len(ranked.features))
         verification = _verify(folder, reference, verification_samples)
         (folder / INPUT_TEMPLATE).write_bytes(form.template)
@@ -228,7 +227,7 @@ def _check_size(card: ModelCard, trees: Trees) -> None:
     largest = estimator(card.estimator).largest
     for parameter, counted, found, most in (
         ("max_depth", "comparisons one after another", trees.depth, largest.get("max_depth", 0)),
-        ("n_estimators", "trees", trees.n_trees, largest.get("n_estimators", 1)),
+        ("n_estimators", "trees", trees.n_rounds, largest.get("n_estimators", 1)),
         ("max_leaf_nodes", "leaves", trees.n_leaves, LARGEST_LEAVES),
     ):
         if found > most:
@@ -255,7 +254,7 @@ def _choose(
     exact = trees.scores(rows)
     inputs = ranks(rows[:, ranked.features], ranked.edges).astype(np.float64)
     for bits in choices:
-        found = in_the_clear(quantise_trees(card, ranked, bits), card)(inputs)
+        found = in_the_clear(quantise_trees(card, ranked, bits), trees)(inputs)
         agreement = _agreement(card, found, exact)
         log.info("%d bits: %.2f %% of synthetic rows differ", bits, 100 * agreement.share)
         if agreement.share <= precision.tolerance:
@@ -266,17 +265,24 @@ def _choose(
 
 def _agreement(card: ModelCard, found: Floats, exact: Floats) -> Agreement:
     if card.data.target is None:
-        others = found.argmax(axis=1) != exact.argmax(axis=1)
+        others = class_indices(found) != class_indices(exact)
     else:
-        others = np.abs(found - exact[:, 0]) > REGRESSION_MARGIN * card.data.target.width
+        meaning = link(card.estimator, card.parameters, len(card.data.classes))
+        missed = np.abs(values(found, meaning) - values(exact, meaning))
+        others = missed > REGRESSION_MARGIN * card.data.target.width
     differing = int(others.sum())
     return Agreement(probes=len(found), differing=differing, share=differing / len(found))
 
 
-def in_the_clear(model: Any, card: ModelCard) -> Callable[[Floats], Floats]:
-    """Return what a quantised model answers to ranks in the clear: class shares, or values."""
-    answer = model.predict if card.data.target else model.predict_proba
-    return lambda rows: np.asarray(answer(rows, fhe="disable"))
+def in_the_clear(model: Any, trees: Trees) -> Callable[[Floats], Floats]:
+    """Return what a quantised model answers to ranks in the clear: scores, as of ``trees``."""
+
+    def answer(rows: Floats) -> Floats:
+        each = model.dequantize_output(model._inference(rows.astype(np.int64)))  # noqa: SLF001
+        scores: Floats = each.sum(axis=-1)
+        return scores if trees.base is None else scores + trees.base
+
+    return answer
 
 
 def quantise_trees(card: ModelCard, ranked: Ranked, bits: int) -> Any:
@@ -292,8 +298,10 @@ def quantise_trees(card: ModelCard, ranked: Ranked, bits: int) -> Any:
     """
     module, name = estimator(card.estimator).concrete_class.rsplit(".", 1)
     fitted = rebuilt(card, ranked.trees, len(ranked.features))
+    # What boosted trees were grown with is nothing to their circuit, and newer than Concrete ML.
+    parameters = {} if ranked.trees.base is not None else card.parameters
     try:
-        model = getattr(import_module(module), name)(n_bits=ranked.bits, **card.parameters)
+        model = getattr(import_module(module), name)(n_bits=ranked.bits, **parameters)
         # As its own ``fit`` does for a tree over integers. The public ways would put ranks on a
         # grid again, and give leaves no more bits than inputs.
         inputs = QuantizedArray(n_bits=ranked.bits, values=np.array([0.0, 2**ranked.bits - 1]))
@@ -304,9 +312,27 @@ def quantise_trees(card: ModelCard, ranked: Ranked, bits: int) -> Any:
             fitted, calibration_rows(ranked), framework="sklearn", output_n_bits=bits
         )
         model._is_fitted = True  # noqa: SLF001
+        if ranked.trees.n_outputs > 1 and ranked.trees.base is not None:
+            model._tree_inference = _by_output(model._tree_inference, ranked.trees)  # noqa: SLF001
     except Exception as error:
         raise _not_compiled(card, bits, error) from error
     return model
+
+
+def _by_output(answer: Callable[[Any], tuple[Any]], trees: Trees) -> Callable[[Any], tuple[Any]]:
+    """Return a circuit that tells trees by their outputs: of shape (n, n_outputs, n_rounds).
+
+    Args:
+        answer: of shape (n, 1, n_trees).
+        trees: boosted.
+    """
+
+    def sorted_(inputs: Any) -> tuple[Any]:
+        (each,) = answer(inputs)
+        shape = (each.shape[0], trees.n_rounds, trees.n_outputs)
+        return (np.transpose(np.reshape(each, shape), (0, 2, 1)),)
+
+    return sorted_
 
 
 def compile_trees(card: ModelCard, ranked: Ranked, bits: int) -> Any:

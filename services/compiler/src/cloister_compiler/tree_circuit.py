@@ -32,19 +32,20 @@ def reference_of(model: Any, trees: Trees, n_random: int) -> TreeReference:
     nearest = extreme_ranks(ranked)[: trees.n_leaves]
     answers, leaves = _answers(model, nearest), ranked.trees.leaves(nearest)
     integers = np.zeros(trees.value.shape, dtype=np.int64)
+    # Of boosted trees each is of one output alone.
+    of_trees = answers.swapaxes(1, 2).reshape(len(nearest), trees.n_trees, -1)
     for tree in range(trees.n_trees):
-        integers[leaves[:, tree]] = answers[:, :, tree]
+        integers[leaves[:, tree]] = of_trees[:, tree]
     quantiser = model.output_quantizers[0]
-    zero_point = np.full(trees.value.shape[1], int(quantiser.zero_point), dtype=np.int64)
-    reference = TreeReference(
-        trees, integers, OutputScale(float(quantiser.scale), zero_point, trees.n_trees)
-    )
+    zero_point = np.full(trees.n_outputs, int(quantiser.zero_point), dtype=np.int64)
+    output = OutputScale(float(quantiser.scale), zero_point, trees.n_rounds, trees.base)
+    reference = TreeReference(trees, integers, output)
     _check(model, reference, ranked, n_random)
     return reference
 
 
 def _answers(model: Any, rows: Floats) -> Integers:
-    """Run the circuit in the clear on ranks; shape (n, n_outputs, n_trees)."""
+    """Run the circuit in the clear on ranks; shape (n, n_outputs, n_rounds)."""
     # One row at a time, as the circuit takes them.
     each = [model.fhe_circuit.graph(row[None, :].astype(np.int64)) for row in rows]
     answers: Integers = np.concatenate(each).astype(np.int64)
@@ -57,6 +58,8 @@ def _check(model: Any, reference: TreeReference, ranked: Ranked, n_random: int) 
     expected = reference.integer_scores(rows.astype(np.int64))
     if not np.array_equal(answers.reshape(len(rows), -1), expected):
         raise CloisterError("the reference computes other scores than Concrete ML in the clear")
-    scores = [model.post_processing(model.dequantize_output(one[None])) for one in answers]
-    if not np.array_equal(np.reshape(scores, (len(rows), -1)), reference.dequantise(expected)):
+    scores = model.dequantize_output(answers).sum(axis=-1)
+    if reference.output.base is not None:
+        scores = scores + reference.output.base
+    if not np.array_equal(scores, reference.dequantise(expected)):
         raise CloisterError("the reference scales scores otherwise than Concrete ML does")

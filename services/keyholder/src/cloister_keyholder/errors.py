@@ -12,7 +12,8 @@ CloisterError
     ├── ClientUnavailable         what is to make keys and encrypt is not there, or does not fit
     ├── KeyUnusable               a key was used already, or its file cannot be used
     ├── WorkerLost                a process that encrypts ended, and its keys with it
-    └── InvalidSamples            the key holder's own samples do not fit the model
+    ├── InvalidSamples            the key holder's own samples do not fit the model
+    └── ReportError               a report cannot be made of what there is, or written there
 """
 
 from cloister_shared.errors import CloisterError
@@ -72,3 +73,7 @@ class WorkerLost(KeyholderError):  # noqa: N818 - named for what happened, as ht
 
 class InvalidSamples(KeyholderError):  # noqa: N818 - named for what happened, as httpx names its own
     """A CSV file or held-out set is malformed, or made for another model."""
+
+
+class ReportError(KeyholderError):
+    """What a report is to be made of is damaged, or a file is where it is to be written."""

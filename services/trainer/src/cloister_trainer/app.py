@@ -15,11 +15,13 @@ from cloister_shared import flower
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
+from cloister_shared.models import Model, initial_model, linear
 from cloister_shared.registry import Registry
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.service import load_settings
 from cloister_shared.standardising import Standardisation
 from cloister_shared.strategies import strategy
+from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.checkpoint import Checkpoint, Checkpoints
 from cloister_trainer.collection import Collection
@@ -34,7 +36,7 @@ from cloister_trainer.rounds import Aggregating, Course, Privacy, Training, run_
 from cloister_trainer.secure_aggregation import Masking, SecureCollection
 from cloister_trainer.settings import Settings
 from cloister_trainer.sites import wait_for_sites
-from cloister_trainer.strategies import Aggregation, Totals
+from cloister_trainer.strategies import Aggregation, Bagging, Totals
 
 LIBRARIES = ("flwr", "numpy")
 
@@ -69,7 +71,8 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
             weights that did not move.
     """
     data, registry = settings.data, Registry(settings.models_dir)
-    initial, digest = LinearWeights.zeros(data), inputs_digest(settings)
+    row, digest = federated_estimator(settings.estimator), inputs_digest(settings)
+    initial = initial_model(row, data)
     total = rounds(settings)
     published = registry.published_from(settings.name, digest)
     before = published.manifest.version if published else 0
@@ -127,14 +130,14 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
         replies.round = done + 1
 
     run_rounds(training, course, after_round)
-    if np.array_equal(course.weights.coef, initial.coef):
-        raise CloisterError("the weights did not move: nothing was learnt, nothing is published")
+    if isinstance(initial, LinearWeights):
+        _check_moved(initial, linear(course.weights))
     replies.round = None
-    weights = course.model(settings.prune)
-    final = collection.evaluate(weights)
+    model = course.model(settings.prune)
+    final = collection.evaluate(model)
     if final is not None:
         events.write("final", **final.model_dump())
-    number = _publish(settings, digest, course, weights, final)
+    number = _publish(settings, digest, course, model, final)
     checkpoints.discard()
     return number
 
@@ -152,6 +155,11 @@ def _told(settings: Settings) -> dict[str, Any]:
         "delta": settings.delta if private else None,
         "epsilon_budget": settings.epsilon_budget,
     }
+
+
+def _check_moved(initial: LinearWeights, reached: LinearWeights) -> None:
+    if np.array_equal(reached.coef, initial.coef):
+        raise CloisterError("the weights did not move: nothing was learnt, nothing is published")
 
 
 def _checkpoint(training: Training, course: Course) -> Checkpoint:
@@ -226,6 +234,8 @@ def _aggregation(
     row = federated_estimator(settings.estimator)
     if row.aggregation == "statistics":
         return Totals(row, estimator_parameters(settings), data, standardisation)
+    if row.aggregation == "bagging":
+        return Bagging(settings.clients)
     return Aggregation(strategy(settings.strategy), settings.strategy_values)
 
 
@@ -256,13 +266,17 @@ def _publish(
     settings: Settings,
     digest: str,
     course: Course,
-    weights: LinearWeights,
+    model: Model,
     final: FinalMetrics | None,
 ) -> int:
+    parameters = estimator_parameters(settings)
+    if isinstance(model, Trees):
+        # Of all rounds and sites, as of a model that was grown in one place.
+        parameters["n_estimators"] = model.n_rounds
     card = ModelCard(
         name=settings.name,
         estimator=settings.estimator,
-        parameters=estimator_parameters(settings),
+        parameters=parameters,
         data=settings.data,
         out_of_bounds=settings.out_of_bounds,
         federation=federation(settings, course.rounds[-1].epsilon),
@@ -275,4 +289,4 @@ def _publish(
     )
 
     registry = Registry(settings.models_dir)
-    return publish(registry, card, weights, digest).manifest.version
+    return publish(registry, card, model, digest).manifest.version

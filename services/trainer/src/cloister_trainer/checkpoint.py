@@ -1,6 +1,6 @@
 """An unfinished training on disk, so that it can be gone on with.
 
-One file a model, replaced after every round: an .npz with the global weights, the arrays that the
+One file a model, replaced after every round: an .npz with the global model, the arrays that the
 strategy keeps, and the rest as JSON. Of the noise of differential privacy nothing is in it: the
 noise comes from the operating system and is forgotten at once, since with it whoever reads the
 file could take it off the weights again, and a round that is repeated with the same noise would
@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cloister_shared.card import RoundMetrics
 from cloister_shared.errors import CloisterError
 from cloister_shared.files import write_atomically
+from cloister_shared.models import Model, from_arrays, to_arrays
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.standardising import Standardisation
-from cloister_shared.weights import LinearWeights
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
 
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 class Checkpoint:
     """A training after one of its rounds."""
 
-    weights: LinearWeights
-    """Of the global model."""
+    weights: Model
+    """The global model."""
     rounds: tuple[RoundMetrics, ...]
     """Of every round so far; at least one."""
     strategy: Arrays = field(default_factory=dict)
@@ -96,8 +96,7 @@ class Checkpoints:
         )
         arrays: dict[str, npt.NDArray[Any]] = {
             _HEADER: np.frombuffer(header.model_dump_json().encode(), np.uint8),
-            "coef": checkpoint.weights.coef,
-            "intercept": checkpoint.weights.intercept,
+            **to_arrays(checkpoint.weights),
         }
         arrays |= {f"{_STATE}{name}": array for name, array in checkpoint.strategy.items()}
         stream = io.BytesIO()
@@ -155,18 +154,22 @@ def _read(path: Path, data: DatasetSchema) -> tuple[_Header, Checkpoint]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = _Header.model_validate_json(arrays.pop(_HEADER).tobytes())
-        weights = LinearWeights(arrays.pop("coef"), arrays.pop("intercept"))
+        weights = from_arrays(arrays)
     except OSError:
         # The disk's or the volume's: what is there may be good.
         raise
-    except (EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise CloisterError(_first_line(error)) from None
     weights.check(data)
     if not header.rounds:
         raise CloisterError("it has no round")
     if header.standardisation is not None:
         header.standardisation.check(data)
-    state = {name.removeprefix(_STATE): array for name, array in arrays.items()}
+    state = {
+        name.removeprefix(_STATE): array
+        for name, array in arrays.items()
+        if name.startswith(_STATE)
+    }
     return header, Checkpoint(weights, header.rounds, state, header.privacy, header.standardisation)
 
 

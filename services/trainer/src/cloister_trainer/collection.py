@@ -6,8 +6,8 @@ from typing import Protocol
 from flwr.app import Message
 
 from cloister_shared.card import FinalMetrics
+from cloister_shared.models import Model
 from cloister_shared.standardising import Moments
-from cloister_shared.weights import LinearWeights
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Collection(Protocol):
             CloisterError: fewer sites than the quorum took part; the message has the reason.
         """
 
-    def train(self, server_round: int, weights: LinearWeights) -> Collected:
-        """Have all sites that are online fit from these weights on.
+    def train(self, server_round: int, model: Model) -> Collected:
+        """Have all sites that are online fit from this model on.
 
         Args:
             server_round: from 1.
-            weights: of the global model.
+            model: the global one.
 
         Raises:
             CloisterError: fewer sites than the quorum took part; the message has the reason.
         """
 
-    def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
-        """Have all sites that are online measure these weights; None where they report nothing.
+    def evaluate(self, model: Model) -> FinalMetrics | None:
+        """Have all sites that are online measure this model; None where they report nothing.
 
         Raises:
             CloisterError: fewer sites than the quorum took part; the message has the reason.

@@ -1,9 +1,11 @@
 """The plain way of collecting updates: every site's reply as it is."""
 
+import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -16,14 +18,15 @@ from flwr.serverapp import Grid
 from cloister_shared import flower
 from cloister_shared.card import FinalMetrics
 from cloister_shared.errors import CloisterError
-from cloister_shared.estimators import estimator
+from cloister_shared.estimators import Estimator, estimator
+from cloister_shared.models import BOOSTED_ARRAYS, LINEAR_ARRAYS, Model, boosted
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.standardising import Moments
-from cloister_shared.sums import Sums
-from cloister_shared.weights import LinearWeights
+from cloister_shared.trees import Trees
 from cloister_trainer.collection import Collected
 from cloister_trainer.records import (
     moments_of,
+    to_model,
     to_moments,
     to_record,
     to_sums,
@@ -81,7 +84,8 @@ class PlainCollection:
         self._grid = grid
         self._expected = Expected(
             data,
-            estimator(cast("str", config[flower.ESTIMATOR])).aggregation == "statistics",
+            estimator(cast("str", config[flower.ESTIMATOR])),
+            json.loads(cast("str", config[flower.PARAMETERS])),
             bool(config.get(flower.REPORT, True)),
         )
         self._config = config
@@ -101,14 +105,14 @@ class PlainCollection:
         valid = self._require_quorum("the standardisation", asked, found)
         return Moments(np.sum([moments_of(reply).values for reply in valid], axis=0))
 
-    def train(self, server_round: int, weights: LinearWeights) -> Collected:
+    def train(self, server_round: int, model: Model) -> Collected:
         """Have all sites that are online fit; wait for the quorum if fewer are.
 
         Raises:
             CloisterError: there are fewer valid replies than the quorum.
         """
         config = ConfigRecord({**self._config, flower.ROUND: server_round})
-        content = RecordDict({flower.ARRAYS: to_record(weights), flower.CONFIG: config})
+        content = RecordDict({flower.ARRAYS: to_record(model), flower.CONFIG: config})
         asked, received = self._ask(MessageType.TRAIN, content)
         found = sorted_out(received, self._expected, with_arrays=True)
         valid = self._require_quorum(f"round {server_round}", asked, found)
@@ -118,15 +122,15 @@ class PlainCollection:
         examples = sum(cast("int", _metrics(reply)[flower.EXAMPLES]) for reply in valid)
         return Collected(asked, len(valid), valid, examples, self._mean_metrics(valid))
 
-    def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
-        """Have all sites that are online measure these weights.
+    def evaluate(self, model: Model) -> FinalMetrics | None:
+        """Have all sites that are online measure this model.
 
         Raises:
             CloisterError: there are fewer valid replies than the quorum.
         """
         if not self._expected.reports:
             return None
-        content = RecordDict({flower.ARRAYS: to_record(weights), flower.CONFIG: self._config})
+        content = RecordDict({flower.ARRAYS: to_record(model), flower.CONFIG: self._config})
         asked, received = self._ask(MessageType.EVALUATE, content)
         found = sorted_out(received, self._expected, with_arrays=False)
         valid = self._require_quorum("the final evaluation", asked, found)
@@ -229,8 +233,10 @@ class Expected:
 
     data: DatasetSchema
     """The schema of the sites' data."""
-    sums: bool
-    """Whether sites send sums over their rows in the place of weights."""
+    estimator: Estimator
+    """What sites fit: whether they send weights, sums over their rows or trees."""
+    parameters: Mapping[str, Any]
+    """Of its constructor: how many trees of which depth."""
     reports: bool
     """Whether they carry metrics besides the number of rows, which is 1 otherwise."""
 
@@ -289,13 +295,30 @@ def _check_moments(content: RecordDict, data: DatasetSchema) -> None:
 
 
 def _check_arrays(content: RecordDict, expected: Expected) -> None:
-    names = {flower.SUMS} if expected.sums else {flower.COEF, flower.INTERCEPT}
-    record = _only_arrays(content, names)
-    found: Sums | LinearWeights = to_sums(record) if expected.sums else to_weights(record)
-    found.check(expected.data)
+    match expected.estimator.aggregation:
+        case "statistics":
+            to_sums(_only_arrays(content, {flower.SUMS})).check(expected.data)
+        case "bagging":
+            _check_trees(boosted(to_model(_only_arrays(content, BOOSTED_ARRAYS))), expected)
+        case _:
+            to_weights(_only_arrays(content, LINEAR_ARRAYS)).check(expected.data)
 
 
-def _only_arrays(content: RecordDict, names: set[str]) -> ArrayRecord:
+def _check_trees(trees: Trees, expected: Expected) -> None:
+    depth = expected.parameters["max_depth"]
+    n_trees = expected.parameters["n_estimators"] * expected.data.n_outputs
+    # Before anything goes through nodes: there can be as many as a message holds.
+    if len(trees.left) > n_trees * (2 ** (depth + 1) - 1):
+        raise CloisterError(f"it has more nodes than {n_trees} trees of depth {depth} can have")
+    trees.check_form(expected.data)
+    if trees.n_trees != n_trees or trees.depth > depth:
+        raise CloisterError(
+            f"it has {trees.n_trees} trees of depth {trees.depth}, and {n_trees} of up to {depth} "
+            "were asked for"
+        )
+
+
+def _only_arrays(content: RecordDict, names: AbstractSet[str]) -> ArrayRecord:
     # Flower averages whatever is there, and gives up where two sites differ in it.
     if set(content.array_records) != {flower.ARRAYS}:
         raise CloisterError(f"its array records are {sorted(content.array_records)}")

@@ -14,7 +14,7 @@ from cloister_shared.strategies import check_combination, strategy
 from cloister_trainer.privacy import check_budget
 from cloister_trainer.publication import check_name
 from cloister_trainer.settings import Settings
-from cloister_trainer.suitability import check_across_sites, check_suitable
+from cloister_trainer.suitability import SETTING, check_across_sites, check_size, check_suitable
 
 _TOLD = re.compile(r"[0-9a-f]{64}")
 
@@ -31,6 +31,8 @@ def estimator_parameters(settings: Settings) -> dict[str, Any]:
     parameters = dict(row.defaults)
     if row.aggregation == "rounds":
         parameters["warm_start"] = True
+    if row.aggregation == "bagging":
+        parameters["n_estimators"] = settings.local_iterations or 1
     if row.iterations is not None and settings.local_iterations is not None:
         parameters[row.iterations] = settings.local_iterations
     return parameters | settings.estimator_parameters
@@ -42,7 +44,8 @@ def rounds(settings: Settings) -> int:
     Raises:
         CloisterError: the estimator is not one that sites train together.
     """
-    return settings.rounds if federated_estimator(settings.estimator).aggregation == "rounds" else 1
+    aggregation = federated_estimator(settings.estimator).aggregation
+    return settings.rounds if aggregation in ("rounds", "bagging") else 1
 
 
 def federation(settings: Settings, epsilon: float | None = None) -> Federation:
@@ -124,6 +127,8 @@ def check(settings: Settings) -> None:
     row, fitted = strategy(settings.strategy), federated_estimator(settings.estimator)
     check_suitable(fitted, estimator_parameters(settings), settings.data)
     check_across_sites(fitted, estimator_parameters(settings))
+    if fitted.aggregation == "bagging":
+        _check_grown(settings)
     if rounds(settings) != settings.rounds:
         log.info("%s takes one round, and not CLOISTER_ROUNDS", fitted.name)
     check_combination(
@@ -149,6 +154,30 @@ def check(settings: Settings) -> None:
     if settings.secure_aggregation:
         _check_secure_aggregation(settings)
     _check_privacy(settings)
+
+
+def _check_grown(settings: Settings) -> None:
+    """Refuse trees of all rounds and sites together that are too many to be served."""
+    if settings.prune:
+        raise CloisterError(
+            f"CLOISTER_PRUNE takes weights, which a {settings.estimator} has none of: max_depth "
+            "and max_leaves say how large it grows"
+        )
+    parameters = estimator_parameters(settings)
+    each = parameters["n_estimators"]
+    grown = each * settings.rounds * settings.clients
+    try:
+        check_size(
+            federated_estimator(settings.estimator),
+            parameters | {"n_estimators": grown},
+            settings.data,
+            SETTING,
+        )
+    except CloisterError as error:
+        raise CloisterError(
+            f"{settings.rounds} rounds of {settings.clients} sites with {each} trees each, which "
+            f"is n_estimators={grown}: {error}; lower CLOISTER_ROUNDS, or CLOISTER_CLIENTS"
+        ) from None
 
 
 def _check_secure_aggregation(settings: Settings) -> None:

@@ -1,6 +1,8 @@
 """A model as a published version: its card, and its float weights or its trees."""
 
 import logging
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,12 @@ from cloister_shared.artifact import CARD, TREES, WEIGHTS
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.datasets import DATASETS
 from cloister_shared.errors import CloisterError
+from cloister_shared.estimators import Estimator
 from cloister_shared.measuring import Metrics
+from cloister_shared.models import Model
 from cloister_shared.registry import Registry, Version
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.trees import Trees
-from cloister_shared.weights import LinearWeights
 
 DELETED = "trained with these settings, and deleted: CLOISTER_RETRAIN=true trains another"
 
@@ -36,6 +39,22 @@ def check_name(name: str, data: DatasetSchema, said_in: str = "CLOISTER_MODEL=")
             f"{said_in}{name} is the name of another dataset than the schema's, "
             f"{data.dataset}: set it to a name of the model's own"
         )
+
+
+def libraries(row: Estimator, *others: str) -> dict[str, str]:
+    """Return for the card the versions of what fits such a model.
+
+    Args:
+        row: of the estimator.
+        others: names of further packages.
+    """
+    found = {name: version(name) for name in ("numpy", *others)}
+    if row.boosted:
+        # By whichever of its packages it is installed.
+        found["xgboost"] = str(import_module("xgboost").__version__)
+    else:
+        found["scikit-learn"] = version("scikit-learn")
+    return dict(sorted(found.items()))
 
 
 def final_metrics(measured: Metrics, data: DatasetSchema) -> FinalMetrics:
@@ -89,7 +108,7 @@ def adopted(registry: Registry, name: str, inputs_digest: str, *, retrain: bool)
 def publish(
     registry: Registry,
     card: ModelCard,
-    model: LinearWeights | Trees,
+    model: Model,
     inputs_digest: str,
     details: dict[str, Any] | None = None,
 ) -> Version:

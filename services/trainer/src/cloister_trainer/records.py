@@ -7,8 +7,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 
 from cloister_shared import flower
+from cloister_shared.models import Model, boosted, from_arrays, linear, to_arrays
 from cloister_shared.standardising import Moments
 from cloister_shared.sums import Sums
+from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 
 REASON_LENGTH = 300
@@ -17,34 +19,34 @@ REASONS = 3
 """Different reasons that one message tells."""
 
 
-def to_record(weights: LinearWeights) -> ArrayRecord:
-    """Return the record that carries these weights."""
-    return ArrayRecord(
-        {flower.COEF: Array(weights.coef), flower.INTERCEPT: Array(weights.intercept)}
-    )
+def to_record(model: Model) -> ArrayRecord:
+    """Return the record that carries this model."""
+    return ArrayRecord({name: Array(array) for name, array in to_arrays(model).items()})
 
 
-def to_weights(record: ArrayRecord) -> LinearWeights:
-    """Return the weights that a record carries.
+def to_model(record: ArrayRecord) -> Model:
+    """Return the model that a record carries.
 
     Raises:
         KeyError: an array is missing.
-        TypeError: an array holds something else than real numbers.
+        TypeError: an array holds something else than real numbers, or integers where it must.
         ValueError: an array's bytes are damaged.
     """
-    return LinearWeights(
-        record[flower.COEF].numpy().astype(np.float64, casting="same_kind"),
-        record[flower.INTERCEPT].numpy().astype(np.float64, casting="same_kind"),
-    )
+    return from_arrays({name: array.numpy() for name, array in record.items()})
+
+
+def to_weights(record: ArrayRecord) -> LinearWeights:
+    """Return the weights that a record carries; raises as ``to_model``."""
+    return linear(to_model(record))
 
 
 def to_sums(record: ArrayRecord) -> Sums:
-    """Return the sums that a record carries; raises as ``to_weights``."""
+    """Return the sums that a record carries; raises as ``to_model``."""
     return Sums(record[flower.SUMS].numpy().astype(np.float64, casting="same_kind"))
 
 
 def to_moments(record: ArrayRecord) -> Moments:
-    """Return the moments that a record carries; raises as ``to_weights``."""
+    """Return the moments that a record carries; raises as ``to_model``."""
     return Moments(record[flower.MOMENTS].numpy().astype(np.float64, casting="same_kind"))
 
 
@@ -61,6 +63,11 @@ def moments_of(reply: Message) -> Moments:
 def weights_of(reply: Message) -> LinearWeights:
     """Return the weights that a valid reply carries."""
     return to_weights(reply.content.array_records[flower.ARRAYS])
+
+
+def trees_of(reply: Message) -> Trees:
+    """Return the boosted trees that a valid reply carries."""
+    return boosted(to_model(reply.content.array_records[flower.ARRAYS]))
 
 
 def mean_weights(replies: Sequence[Message]) -> LinearWeights:

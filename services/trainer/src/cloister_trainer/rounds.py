@@ -12,8 +12,10 @@ from flwr.app import Message
 
 from cloister_shared.card import RoundMetrics
 from cloister_shared.errors import CloisterError
+from cloister_shared.models import Model, linear
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.standardising import Standardisation
+from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.collection import Collection
 from cloister_trainer.records import mean_weights, synthetic_reply
@@ -57,14 +59,12 @@ class Privacy(Protocol):
 class Aggregating(Protocol):
     """What makes one model of the replies of a round."""
 
-    def aggregate(
-        self, server_round: int, received: LinearWeights, replies: Sequence[Message]
-    ) -> LinearWeights:
+    def aggregate(self, server_round: int, received: Model, replies: Sequence[Message]) -> Model:
         """Return the next global model; what it holds is to be checked.
 
         Args:
             server_round: from 1.
-            received: the weights that sites were sent.
+            received: the model that sites were sent.
             replies: valid ones.
         """
 
@@ -79,19 +79,21 @@ class Aggregating(Protocol):
 class Course:
     """How far a training is."""
 
-    weights: LinearWeights
-    """Of the global model."""
+    weights: Model
+    """The global model."""
     rounds: list[RoundMetrics] = field(default_factory=list)
     """Of every round so far."""
     standardisation: Standardisation | None = None
     """Of the inputs that the weights are for; None: they are for inputs in [0, 1]."""
 
-    def model(self, prune: float) -> LinearWeights:
-        """Return the weights for inputs in [0, 1], a share of the inputs without any.
+    def model(self, prune: float) -> Model:
+        """Return the model for inputs in [0, 1], of a linear one a share of them without weight.
 
         Standardised inputs are pruned as such: what an input matters shows in weights for a like
         range, and one without a weight counts with its mean.
         """
+        if isinstance(self.weights, Trees):
+            return self.weights
         weights = self.weights.pruned(prune)
         return weights if self.standardisation is None else self.standardisation.fold(weights)
 
@@ -140,17 +142,16 @@ def run_rounds(training: Training, course: Course, after_round: Callable[[Course
         after_round(course)
 
 
-def _run_round(
-    training: Training, server_round: int, weights: LinearWeights
-) -> tuple[LinearWeights, RoundMetrics]:
+def _run_round(training: Training, server_round: int, weights: Model) -> tuple[Model, RoundMetrics]:
     began = time.monotonic()
     collected = training.collection.train(server_round, weights)
     replies, epsilon = collected.replies, None
     if training.privacy is not None:
         # The noise is made for a mean in which every update counts the same, and what a strategy
         # makes of the noised mean costs no privacy.
-        mean = mean_weights(training.privacy.clip(weights, replies))
-        replies = [synthetic_reply(training.privacy.noise(weights, mean, collected.sites))]
+        before = linear(weights)
+        mean = mean_weights(training.privacy.clip(before, replies))
+        replies = [synthetic_reply(training.privacy.noise(before, mean, collected.sites))]
         epsilon = training.privacy.spend()
     after = training.aggregation.aggregate(server_round, weights, replies)
     try:

@@ -37,6 +37,7 @@ from cloister_shared import flower
 from cloister_shared.card import FinalMetrics
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import estimator
+from cloister_shared.models import Model, linear
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.secure_aggregation import (
     MODULUS,
@@ -135,12 +136,13 @@ class SecureCollection:
         moments.check(self._data, sum_error(sites, self._masking.max_examples))
         return moments
 
-    def train(self, server_round: int, weights: LinearWeights) -> Collected:
+    def train(self, server_round: int, model: Model) -> Collected:
         """Have all sites that are online fit, and return the mean, or total, as the single reply.
 
         Raises:
             CloisterError: the protocol halted, or fewer sites than the quorum are in the sum.
         """
+        weights = linear(model)
         if self._sums:
             return self._total(server_round, weights)
         shapes = [weights.coef.shape, weights.intercept.shape]
@@ -167,8 +169,8 @@ class SecureCollection:
         most, clipping_range = self._masking.max_examples, self._masking.clipping_range
         return asked, sites, unpack_sums(packed, sites, most, clipping_range)
 
-    def evaluate(self, weights: LinearWeights) -> FinalMetrics | None:
-        """Have all sites that are online measure these weights, and return the mean.
+    def evaluate(self, model: Model) -> FinalMetrics | None:
+        """Have all sites that are online measure this model, and return the mean.
 
         Raises:
             CloisterError: the protocol halted, or fewer sites than the quorum are in the sum.
@@ -176,7 +178,7 @@ class SecureCollection:
         if not self._reports:
             return None
         # Rounds count from 1; nothing hangs on the number but the names of Flower's messages.
-        _, sites, (tail,) = self._mean(0, flower.TASK_EVALUATE, weights, [], reports=True)
+        _, sites, (tail,) = self._mean(0, flower.TASK_EVALUATE, linear(model), [], reports=True)
         return FinalMetrics(sites=sites, **self._metrics(tail))
 
     def _metrics(self, tail: Floats) -> dict[str, float]:

@@ -1,8 +1,13 @@
-"""How the replies of a round become one model: by one of Flower's strategies, or by their total."""
+"""How the replies of a round become one model.
 
+By one of Flower's strategies; by a fit of their total; or by taking all trees together.
+"""
+
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,18 +16,23 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.fedopt import FedOpt
 
 from cloister_shared import flower
+from cloister_shared.boosting import joined
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator
+from cloister_shared.models import Model, boosted
 from cloister_shared.schema import DatasetSchema
 from cloister_shared.standardising import Standardisation
 from cloister_shared.strategies import Strategy
 from cloister_shared.sums import Sums
+from cloister_shared.trees import Trees
 from cloister_shared.weights import LinearWeights
 from cloister_trainer.least_squares import fit_sums
-from cloister_trainer.records import sums_of, to_record, to_weights
+from cloister_trainer.records import sums_of, to_record, to_weights, trees_of
 
 MOMENTS = ("m_t", "v_t")
 """What the strategies with an optimiser at the server keep from round to round, by array."""
+
+log = logging.getLogger(__name__)
 
 
 class Totals:
@@ -50,7 +60,7 @@ class Totals:
         self._standardisation = standardisation
 
     def aggregate(
-        self, server_round: int, received: LinearWeights, replies: Sequence[Message]
+        self, server_round: int, received: Model, replies: Sequence[Message]
     ) -> LinearWeights:
         """Return the model; what it holds is to be checked.
 
@@ -77,6 +87,58 @@ class Totals:
         del state
 
 
+class Bagging:
+    """Adds the trees of all sites to those there are, each site's by its share of the rows.
+
+    What the sites' trees answer together is the mean of what each would: a step as large as one
+    site's alone. Flower's FedXgbBagging adds them whole, so that every site makes steps longer:
+    https://flower.ai/docs/framework/ref-api/flwr.serverapp.strategy.FedXgbBagging.html
+    """
+
+    def __init__(self, most: int) -> None:
+        """Prepare to add trees of at most so many sites a round, which bounds the circuit."""
+        self._most = most
+
+    def aggregate(self, server_round: int, received: Model, replies: Sequence[Message]) -> Trees:
+        """Return the next global model; what it holds is to be checked.
+
+        Args:
+            server_round: from 1.
+            received: the model that sites improve on.
+            replies: valid ones.
+        """
+        del server_round
+        before = boosted(received)
+        # Of more sites than were expected those with most rows; the order stays.
+        largest = sorted(replies, key=_examples, reverse=True)[: self._most]
+        if len(largest) < len(replies):
+            log.warning(
+                "trees of %d sites with fewest rows are left out: they are for CLOISTER_CLIENTS=%d",
+                len(replies) - len(largest),
+                self._most,
+            )
+        taken = [reply for reply in replies if reply in largest]
+        rows = sum(map(_examples, taken))
+        parts, base = [before], np.array(before.base)
+        for reply in taken:
+            trees, share = trees_of(reply), _examples(reply) / rows
+            parts.append(replace(trees, value=share * trees.value))
+            base += share * np.array(trees.base)
+        return joined(parts, base)
+
+    def state(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return nothing: all that is kept is the model."""
+        return {}
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Go on from what ``state`` returned."""
+        del state
+
+
+def _examples(reply: Message) -> int:
+    return cast("int", reply.content.metric_records[flower.METRICS][flower.EXAMPLES])
+
+
 class Aggregation:
     """Aggregates replies by one of Flower's strategies, whose state can be kept and restored."""
 
@@ -93,13 +155,13 @@ class Aggregation:
         )
 
     def aggregate(
-        self, server_round: int, received: LinearWeights, replies: Sequence[Message]
+        self, server_round: int, received: Model, replies: Sequence[Message]
     ) -> LinearWeights:
         """Return the next global model; what it holds is to be checked.
 
         Args:
             server_round: from 1.
-            received: the weights that sites fitted from.
+            received: the model that sites fitted from.
             replies: valid ones; their arrays may be taken out of them.
 
         Raises:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,12 @@ from cloister_shared.schema import DatasetSchema
 SETTING = "CLOISTER_ESTIMATOR_PARAMETERS"
 PROBE_ROWS = 12
 """Synthetic rows for each class, or in all of a regression, that parameters are tried on."""
+BOOSTED_TARGETS: Mapping[str, Literal["not negative", "positive"]] = {
+    "count:poisson": "not negative",
+    "reg:tweedie": "not negative",
+    "reg:gamma": "positive",
+}
+"""What targets have to be, by the objective."""
 STOCHASTIC = ("sag", "saga")
 """Solvers of Ridge that depend on which rows there are, and not on their sums alone."""
 
@@ -62,10 +68,37 @@ def check_compilable(
                 f"{said_in}: {row.name} with {name}={parameters[name]!r} cannot be compiled to run "
                 f"on ciphertexts; use one of {', '.join(map(repr, values))}"
             )
-    _check_size(row, parameters, said_in)
+    if row.boosted:
+        _check_objective(row, parameters, data, said_in)
+    check_size(row, parameters, data, said_in)
 
 
-def _check_size(row: Estimator, parameters: Mapping[str, Any], said_in: str) -> None:
+def _check_objective(
+    row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema, said_in: str
+) -> None:
+    objective = parameters.get("objective")
+    # With two scores for two classes it would be another circuit than the one of every answer.
+    if len(data.classes) == 2 and objective not in (None, "binary:logistic"):
+        raise CloisterError(
+            f"{said_in}: {row.name} with objective={objective!r} is for more than two classes: use "
+            "'binary:logistic'"
+        )
+
+
+def check_size(
+    row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema, said_in: str
+) -> None:
+    """Refuse trees that are too large to be served.
+
+    Args:
+        row: of the estimator, of whatever family.
+        parameters: of its constructor.
+        data: the schema of the rows.
+        said_in: where the parameters come from, for messages.
+
+    Raises:
+        CloisterError: saying which parameters to lower.
+    """
     for name, largest in row.largest.items():
         value = parameters.get(name)
         if type(value) is not int or not 1 <= value <= largest:
@@ -76,7 +109,7 @@ def _check_size(row: Estimator, parameters: Mapping[str, Any], said_in: str) -> 
             )
     if row.family == "tree":
         try:
-            check_leaves(parameters)
+            check_leaves(row, parameters, len(data.classes))
         except CloisterError as error:
             raise CloisterError(f"{said_in}: {error}") from None
 
@@ -111,6 +144,8 @@ def _check_target(row: Estimator, parameters: Mapping[str, Any], data: DatasetSc
         return
     needed = row.positive
     power = parameters.get("power", 0.0)
+    if row.boosted:
+        needed = BOOSTED_TARGETS.get(parameters.get("objective") or "", needed)
     if row.name == "TweedieRegressor" and isinstance(power, int | float) and power >= 1:
         needed = "positive" if power >= 2 else "not negative"
     low = data.target.low
@@ -125,7 +160,7 @@ def _check_target(row: Estimator, parameters: Mapping[str, Any], data: DatasetSc
 def check_accepted(
     row: Estimator, parameters: Mapping[str, Any], data: DatasetSchema, said_in: str
 ) -> None:
-    """Refuse what scikit-learn refuses, by a fit of a few synthetic rows.
+    """Refuse what scikit-learn or XGBoost refuses, by a fit of a few synthetic rows.
 
     Args:
         row: of the estimator.
@@ -134,8 +169,12 @@ def check_accepted(
         said_in: where the parameters come from, for messages.
 
     Raises:
-        CloisterError: with what scikit-learn has to say of them.
+        CloisterError: with what they have to say of them.
     """
+    known = sklearn_class(row)().get_params()
+    # XGBoost takes what it does not know for its core, which ignores it.
+    if row.boosted and (unknown := sorted(set(parameters) - set(known))):
+        raise CloisterError(f"{said_in}: {row.name} has no parameter {', '.join(unknown)}")
     generator = np.random.default_rng(0)
     n_rows = PROBE_ROWS * max(len(data.classes), 2)
     rows = generator.random((n_rows, data.n_inputs))

@@ -13,6 +13,7 @@ from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator, sklearn_class
 from cloister_shared.links import Link, link
 from cloister_shared.measuring import Metrics, measure
+from cloister_shared.models import Model
 from cloister_shared.schema import Answers, DatasetSchema
 from cloister_shared.sums import Sums
 from cloister_shared.weights import LinearWeights
@@ -39,10 +40,10 @@ class Task:
         """Return what the scores of a model of this task mean."""
         return link(self.estimator.name, self.parameters, len(data.classes))
 
-    def measure(self, weights: LinearWeights, shard: Shard) -> Metrics:
+    def measure(self, model: Model, shard: Shard) -> Metrics:
         """Measure a model of this task on a site's validation rows."""
         rows = shard.validation
-        return measure(weights, rows.features, rows.answers, self.link(shard.data))
+        return measure(model, rows.features, rows.answers, self.link(shard.data))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from cloister_client.training.fitting import Task
 from cloister_shared import flower
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import federated_estimator
+from cloister_shared.models import Model, check_exchanged
 from cloister_shared.preprocessing import OutOfBounds
 from cloister_shared.standardising import Standardisation
-from cloister_shared.weights import LinearWeights
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,11 @@ def task_of(config: Mapping[str, Any]) -> Task:
     norm = config.get(flower.CLIPPING_NORM)
     if norm is not None and not (isinstance(norm, float) and math.isfinite(norm) and norm > 0):
         raise CloisterError(f"{flower.CLIPPING_NORM} is not a positive number")
+    row = federated_estimator(str(config[flower.ESTIMATOR]))
+    if row.aggregation == "bagging" and (norm is not None or not reports(config)):
+        raise CloisterError(f"what trees of a {row.name} tell of rows is not bounded by clipping")
     return Task(
-        estimator=federated_estimator(str(config[flower.ESTIMATOR])),
+        estimator=row,
         parameters=json.loads(str(config[flower.PARAMETERS])),
         clipping_norm=norm,
         report=reports(config),
@@ -45,7 +48,7 @@ def reports(config: Mapping[str, Any]) -> bool:
 
 
 def read_inputs(
-    config: Mapping[str, Any], node_config: Mapping[str, object], received: LinearWeights
+    config: Mapping[str, Any], node_config: Mapping[str, object], received: Model
 ) -> Shard:
     """Return the site's shard as it is fitted: standardised, where the run says by what.
 
@@ -54,7 +57,7 @@ def read_inputs(
             for another schema.
     """
     shard = matching_shard(config, node_config)
-    received.check(shard.data)
+    check_exchanged(received, shard.data)
     stated = config.get(flower.STANDARDISATION)
     if stated is None:
         return shard

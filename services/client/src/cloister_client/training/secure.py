@@ -60,6 +60,8 @@ class SecureSite(NumPyClient):
             received = LinearWeights(*(array.astype(np.float64) for array in parameters))
             shard = read_inputs(config, self._node_config, received)
             task = task_of(config)
+            if task.estimator.aggregation == "bagging":
+                raise CloisterError("trees of several sites have no sum that could be masked")
             clipping_range = self._limits.clipping_range
             arrays: Arrays = []
             metrics: Metrics | None

@@ -90,7 +90,7 @@ export const PARTIES = [
   {
     id: "compiler",
     name: "Compiler",
-    short: ["the model; no network", "and no data"],
+    short: ["the model; no data", "and no network"],
     kind: "plain",
     has: "The aggregate, which it makes a circuit on ciphertexts of.",
     never: "Any data: it calibrates from declared bounds. It is on no network.",

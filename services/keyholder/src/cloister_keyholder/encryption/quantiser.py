@@ -45,7 +45,8 @@ class _InputValue(_Json):
 
 class _OutputValue(_Json):
     scale: _Float
-    zero_point: _Row | _Scalar
+    zero_point: _Row | _Scalar | _Int64
+    """Plain where leaves' values have a sign, and their grid is symmetric."""
 
 
 class _InputQuantiser(_Json):
@@ -102,7 +103,9 @@ def read_processing(
         high=(1 << given.n_bits) - 1 - given.offset,
     )
     output = processing.output_quantizers[0].serialized_value
-    zero_point = np.array(output.zero_point.serialized_value, dtype=np.int64).ravel()
+    stated = output.zero_point
+    plain = stated if isinstance(stated, int) else stated.serialized_value
+    zero_point = np.array(plain, dtype=np.int64).ravel()
     if zero_point.size == 1:
         zero_point = np.repeat(zero_point, n_outputs)
     if zero_point.size != n_outputs:

@@ -2,17 +2,26 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from cloister_keyholder.evaluating.mistakes import (
+    FEWEST_FOR_DECILES,
+    Confusion,
+    ErrorDeciles,
+    deciles,
+)
+from cloister_keyholder.evaluating.parts import Part
 from cloister_keyholder.evaluating.samples import HeldOut
 from cloister_keyholder.model import EncryptedModel
 from cloister_keyholder.querying.pipeline import Answer
 from cloister_shared.links import class_indices
-from cloister_shared.reference import ClearCircuit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -23,13 +32,14 @@ NOT_PUBLISHED = (
     "the service publishes no reference for this version (the compiler's setting "
     "CLOISTER_PUBLISH_REFERENCE), so encrypted results have nothing to be compared with"
 )
+LIBRARIES = {
+    "native": ("cloister-keyholder", "cloister-lwe", "numpy"),
+    "concrete": ("cloister-keyholder", "concrete-python", "numpy"),
+}
+"""By what made keys, encrypted and decrypted."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Milliseconds(_Part):
+class Milliseconds(Part):
     """How a duration was distributed over the evaluated samples."""
 
     median: float
@@ -48,7 +58,7 @@ class Milliseconds(_Part):
         )
 
 
-class Timings(_Part):
+class Timings(Part):
     """Where the time of one prediction goes; many are under way at a time."""
 
     encrypt: Milliseconds
@@ -62,7 +72,7 @@ class Timings(_Part):
     decrypt: Milliseconds
 
 
-class Throughput(_Part):
+class Throughput(Part):
     """How fast all predictions together were."""
 
     seconds: float
@@ -72,7 +82,7 @@ class Throughput(_Part):
     """That carried them."""
 
 
-class Scores(_Part):
+class Scores(Part):
     """How well three executions predict the same samples, by one measure."""
 
     samples: int
@@ -84,7 +94,7 @@ class Scores(_Part):
     """Real encrypted execution; None for samples that were not sent."""
 
 
-class Agreement(_Part):
+class Agreement(Part):
     """How often encrypted execution gave what the same integers give in the clear."""
 
     samples: int
@@ -93,7 +103,7 @@ class Agreement(_Part):
     equal_predictions: int
 
 
-class EvaluationReport(_Part):
+class EvaluationReport(Part):
     """What ``keyholder evaluate`` found. It stays with the key holder."""
 
     model: str
@@ -127,11 +137,44 @@ class EvaluationReport(_Part):
     """Length of a query's encrypted result."""
     milliseconds: Timings
     throughput: Throughput
+    # What follows is missing in reports of earlier releases.
+    evaluator: str | None = None
+    """What evaluated: ``native`` or ``concrete``; None where the service does not say."""
+    evaluated_at: datetime | None = None
+    """When the last answer was there, in UTC."""
+    confusion: Confusion | None = None
+    """Of the evaluated samples; None for a regression."""
+    error_deciles: ErrorDeciles | None = None
+    """Of the evaluated samples; None for a classification, and for fewer than
+    ``FEWEST_FOR_DECILES``."""
+    libraries: dict[str, str] = Field(default_factory=dict)
+    """Versions of what evaluated here, by name."""
 
     @property
     def differing(self) -> int:
         """Samples with other scores under encryption than in the clear; 0 if not compared."""
         return self.agreement.samples - self.agreement.equal_scores if self.agreement else 0
+
+
+@dataclass(frozen=True)
+class _InTheClear:
+    """What the published reference says of samples."""
+
+    integers: Integers
+    """Scores, shape (n, n_outputs)."""
+    float_model: Answers
+    """What the trained model predicts, shape (n,)."""
+    quantised: Answers
+    """What the integers predict, shape (n,)."""
+
+    def first(self, samples: int) -> Self:
+        """Return it of the first samples alone."""
+        return replace(
+            self,
+            integers=self.integers[:samples],
+            float_model=self.float_model[:samples],
+            quantised=self.quantised[:samples],
+        )
 
 
 def evaluate(
@@ -152,7 +195,7 @@ def evaluate(
         CloisterError: the samples do not fit the model, or a query fails.
     """
     held_out.check_fits(model.card.data)
-    reference = model.reference()
+    clear = _in_the_clear(model, held_out)
     total = min(samples, len(held_out.rows)) if samples else len(held_out.rows)
     quantised = model.quantise(held_out.rows[:total])
     answers: list[Answer] = []
@@ -165,7 +208,8 @@ def evaluate(
     predicted = _predicted(model, model.dequantise(scores))
     regression = model.card.data.task == "regression"
     score = _r2 if regression else _accuracy
-    errors = _scores(model, reference, held_out, total, _absolute_error, predicted)
+    labels = held_out.answers[:total]
+    first = clear and clear.first(total)
     return EvaluationReport(
         model=model.name,
         version=model.description.version,
@@ -175,12 +219,14 @@ def evaluate(
         held_out=len(held_out.rows),
         evaluated=total,
         score="R2" if regression else "accuracy",
-        encrypted_score=score(predicted, held_out.answers[:total]),
-        scores=_scores(model, reference, held_out, total, score, predicted),
-        reference_scores=_scores(model, reference, held_out, len(held_out.rows), score, None),
-        absolute_errors=errors if regression else None,
-        agreement=_agreement(model, reference, held_out, scores, predicted),
-        without_reference=None if reference else NOT_PUBLISHED,
+        encrypted_score=score(predicted, labels),
+        scores=first and _scores(first, labels, score, predicted),
+        reference_scores=clear and _scores(clear, held_out.answers, score, None),
+        absolute_errors=first and _scores(first, labels, _absolute_error, predicted)
+        if regression
+        else None,
+        agreement=first and _agreement(first, scores, predicted),
+        without_reference=None if clear else NOT_PUBLISHED,
         bytes_up=max(answer.bytes_up for answer in answers),
         bytes_down=max(answer.bytes_down for answer in answers),
         milliseconds=_timings(answers),
@@ -190,6 +236,11 @@ def evaluate(
             # Each prediction has its share of one.
             requests=round(sum(1 / answer.queries for answer in answers)),
         ),
+        evaluator=model.description.evaluator,
+        evaluated_at=datetime.now(UTC),
+        confusion=None if regression else _confusion(predicted, labels, first),
+        error_deciles=_error_deciles(predicted, labels, first) if regression else None,
+        libraries={name: version(name) for name in LIBRARIES[model.client]},
     )
 
 
@@ -215,41 +266,58 @@ def _absolute_error(predicted: Answers, answers: Answers) -> float:
     return float(np.abs(answers - predicted).mean())
 
 
-def _scores(
-    model: EncryptedModel,
-    reference: ClearCircuit | None,
-    held_out: HeldOut,
-    samples: int,
-    score: Callable[[Answers, Answers], float],
-    encrypted: Answers | None,
-) -> Scores | None:
+def _in_the_clear(model: EncryptedModel, held_out: HeldOut) -> _InTheClear | None:
+    reference = model.reference()
     if reference is None:
         return None
-    unit, answers = model.scale(held_out.rows[:samples]), held_out.answers[:samples]
-    clear = reference.dequantise(reference.integer_scores(reference.quantise(unit)))
+    unit = model.scale(held_out.rows)
+    integers = reference.integer_scores(reference.quantise(unit))
+    return _InTheClear(
+        integers,
+        _predicted(model, reference.float_scores(unit)),
+        _predicted(model, reference.dequantise(integers)),
+    )
+
+
+def _scores(
+    clear: _InTheClear,
+    answers: Answers,
+    score: Callable[[Answers, Answers], float],
+    encrypted: Answers | None,
+) -> Scores:
     return Scores(
-        samples=samples,
-        float_model=score(_predicted(model, reference.float_scores(unit)), answers),
-        clear_quantised=score(_predicted(model, clear), answers),
+        samples=len(answers),
+        float_model=score(clear.float_model, answers),
+        clear_quantised=score(clear.quantised, answers),
         encrypted=None if encrypted is None else score(encrypted, answers),
     )
 
 
-def _agreement(
-    model: EncryptedModel,
-    reference: ClearCircuit | None,
-    held_out: HeldOut,
-    scores: Integers,
-    predicted: Answers,
-) -> Agreement | None:
-    if reference is None:
-        return None
-    unit = model.scale(held_out.rows[: len(scores)])
-    clear = reference.integer_scores(reference.quantise(unit))
+def _agreement(clear: _InTheClear, scores: Integers, predicted: Answers) -> Agreement:
     return Agreement(
         samples=len(scores),
-        equal_scores=int((scores == clear).all(axis=1).sum()),
-        equal_predictions=int((predicted == _predicted(model, reference.dequantise(clear))).sum()),
+        equal_scores=int((scores == clear.integers).all(axis=1).sum()),
+        equal_predictions=int((predicted == clear.quantised).sum()),
+    )
+
+
+def _confusion(predicted: Answers, labels: Answers, clear: _InTheClear | None) -> Confusion:
+    return Confusion.of(
+        predicted.astype(np.int64),
+        labels.astype(np.int64),
+        clear.quantised.astype(np.int64) if clear else None,
+    )
+
+
+def _error_deciles(
+    predicted: Answers, targets: Answers, clear: _InTheClear | None
+) -> ErrorDeciles | None:
+    if len(targets) < FEWEST_FOR_DECILES:
+        return None
+    return ErrorDeciles(
+        float_model=clear and deciles(clear.float_model, targets),
+        clear_quantised=clear and deciles(clear.quantised, targets),
+        encrypted=deciles(predicted, targets),
     )
 
 

@@ -1,6 +1,6 @@
 """client.zip: all that a key holder needs to know to query a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ from cloister_keyholder.errors import IncompatibleVersion, InvalidClientPackage
 from cloister_keyholder.package.archive import read_members
 from cloister_shared.artifact import CARD, CIRCUIT, CLIENT_ZIP
 from cloister_shared.card import ModelCard
-from cloister_shared.estimators import estimator
+from cloister_shared.estimators import estimator, n_outputs
 from cloister_shared.links import Link, link
 from cloister_shared.reference import OutputScale, Quantiser, Reference
 from cloister_shared.tree_reference import TreeReference
@@ -32,7 +32,7 @@ RUNTIME, RUNTIME_VERSION = "concrete-python", "2.10.0"
 """What circuits must have been compiled with: other versions have other messages and encodings."""
 
 TREES_PARAMETER = "n_estimators"
-"""Of a forest: how many trees it has."""
+"""Of a forest, or of boosted trees of each output: how many there are."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -43,11 +43,15 @@ class _Versions(BaseModel):
     runtime: str = Field(alias=RUNTIME)
 
 
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class _Features(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     features: tuple[Annotated[int, Field(ge=0, lt=1 << 31)], ...] = Field(min_length=1)
-    edges: tuple[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], ...] | None = None
+    edges: tuple[tuple[_Number, ...], ...] | None = None
+    base: tuple[_Number, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,10 @@ class ClientPackage:
         if not np.array_equal(reference.features, self.features):
             return False
         if isinstance(reference, TreeReference):
-            return reference.trees.n_trees == self.circuit.specs.n_trees and all(
-                map(np.array_equal, reference.ranked.edges, self.edges or ())
+            return (
+                reference.trees.n_rounds == self.circuit.specs.n_trees
+                and all(map(np.array_equal, reference.ranked.edges, self.edges or ()))
+                and np.array_equal(_or_none(reference.trees.base), _or_none(self.output_scale.base))
             )
         data = self.card.data
         return reference.coef.shape == (data.n_outputs, data.n_inputs)
@@ -144,12 +150,16 @@ def open_package(data: bytes, client: ClientSetting = "auto") -> ClientPackage:
             f"{CLIENT_ZIP} quantises to [{quantiser.low}, {quantiser.high}], which its circuit "
             f"cannot hold: [{low}, {high}]"
         )
-    features, edges = _features(members.get(CIRCUIT), card.data.n_inputs)
-    n_outputs = (len(card.data.classes) or 1) if family == "tree" else card.data.n_outputs
-    if (specs.n_features, specs.n_outputs) != (len(features), n_outputs):
+    features, edges, base = _features(members.get(CIRCUIT), card.data.n_inputs)
+    outputs = n_outputs(row, len(card.data.classes))
+    if (specs.n_features, specs.n_outputs) != (len(features), outputs):
         raise InvalidClientPackage(
             f"{CLIENT_ZIP} has a circuit of {specs.n_features} inputs and {specs.n_outputs} "
-            f"outputs; its {CARD} and {CIRCUIT} say {len(features)} and {n_outputs}"
+            f"outputs; its {CARD} and {CIRCUIT} say {len(features)} and {outputs}"
+        )
+    if (len(base) if base is not None else 0) != (outputs if row.boosted else 0):
+        raise InvalidClientPackage(
+            f"{CIRCUIT} must state the base of each output of boosted trees, and of no others"
         )
     n_trees = card.parameters.get(TREES_PARAMETER) if TREES_PARAMETER in row.largest else 1
     if specs.n_trees != n_trees:
@@ -159,7 +169,14 @@ def open_package(data: bytes, client: ClientSetting = "auto") -> ClientPackage:
     if edges is not None:
         _check_edges(edges, len(features), family, quantiser)
     return ClientPackage(
-        card, features, edges, quantiser, output_scale, Circuit(specs, client), family, _link(card)
+        card,
+        features,
+        edges,
+        quantiser,
+        replace(output_scale, base=base),
+        Circuit(specs, client),
+        family,
+        _link(card),
     )
 
 
@@ -175,9 +192,15 @@ def _check_version(data: bytes) -> None:
         )
 
 
-def _features(data: bytes | None, n_card_features: int) -> tuple[Integers, Edges | None]:
+def _or_none(base: Floats | None) -> Floats:
+    return np.zeros(0) if base is None else base
+
+
+def _features(
+    data: bytes | None, n_card_features: int
+) -> tuple[Integers, Edges | None, Floats | None]:
     if data is None:
-        return np.arange(n_card_features), None
+        return np.arange(n_card_features), None, None
     try:
         described = _Features.model_validate_json(data)
     except ValidationError:
@@ -191,6 +214,7 @@ def _features(data: bytes | None, n_card_features: int) -> tuple[Integers, Edges
     return (
         np.array(features, dtype=np.int64),
         None if edges is None else tuple(np.array(one, dtype=np.float64) for one in edges),
+        None if described.base is None else np.array(described.base, dtype=np.float64),
     )
 
 

@@ -46,7 +46,7 @@ class _Parameters(BaseModel):
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
     client_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     compact: _Compact | None = None
-    evaluator: Annotated[str, Field(pattern=r"^[ -~]{1,64}$")] | None = None
+    evaluator: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")] | None = None
 
 
 class _Metadata(BaseModel):

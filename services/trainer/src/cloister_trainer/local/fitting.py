@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cloister_shared.boosting import trees_of
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator, sklearn_class
 from cloister_shared.schema import DatasetSchema
@@ -54,7 +55,7 @@ def fit(
     if stopped_early(caught):
         log.warning("the fit stopped before it had converged: raise max_iter, or tol")
     if row.family == "tree":
-        trees = Trees.of(model)
+        trees = trees_of(model)
         trees.check(data)
         return trees
     weights = weights_of(model, prune)

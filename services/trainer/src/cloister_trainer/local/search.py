@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 
+from cloister_shared.boosting import trees_of
 from cloister_shared.errors import CloisterError
 from cloister_shared.estimators import Estimator
 from cloister_shared.links import Floats, link
 from cloister_shared.measuring import quality
 from cloister_shared.schema import Answers, DatasetSchema
-from cloister_shared.trees import Trees
 from cloister_trainer.local.fitting import (
     own_estimator,
     parameter_prefix,
@@ -133,7 +133,7 @@ def _scorer(
         meaning = link(row.name, own_estimator(model).get_params(), len(data.classes))
         if row.family == "tree":
             progress.step()
-            found = Trees.of(model).scores(inputs)
+            found = trees_of(model).scores(inputs)
             return {str(UNQUANTISED): quality(found, answers, meaning)}
         weights = weights_of(model)
         scores: dict[str, float] = {}

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from cloister_shared.artifact import CARD
@@ -21,9 +20,8 @@ from cloister_trainer.local.plan import (
 from cloister_trainer.local.rows import check_folds, read_rows, split
 from cloister_trainer.local.search import Candidate, best, search
 from cloister_trainer.local.settings import Settings
-from cloister_trainer.publication import adopted, final_metrics, publish
+from cloister_trainer.publication import adopted, final_metrics, libraries, publish
 
-LIBRARIES = ("numpy", "scikit-learn")
 SEARCH = "search"
 """Member of the manifest's details: every candidate of the search."""
 
@@ -91,7 +89,7 @@ def train_locally(settings: Settings) -> Trained:
         bits=bits,
         pruned=settings.prune,
         standardised=settings.standardise,
-        libraries={library: version(library) for library in LIBRARIES},
+        libraries=libraries(row),
         created=datetime.now(UTC),
     )
     details: dict[str, Any] = {SEARCH: [asdict(one) for one in found]} if found else {}

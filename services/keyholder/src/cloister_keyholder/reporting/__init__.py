@@ -1,0 +1,1 @@
+"""A training and its encrypted evaluation as one HTML file."""
