@@ -120,7 +120,7 @@ def create_app(
             allow_origins=options.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", CLIENT_DIGEST],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "Server-Timing"],
         )
     for router in ROUTERS:
         # Inference counts its ciphertexts itself.
