@@ -86,6 +86,8 @@ def evaluate(
     if as_json:
         typer.echo(path.read_text().rstrip())
     log.info("wrote %s", path)
+    if settings.console_url:
+        log.info("see the training, and try a prediction: %s", settings.console_url)
     if found.differing:
         log.error(
             "%d of %d encrypted results differ from the clear-quantised ones: the service does "

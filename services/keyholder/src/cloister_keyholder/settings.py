@@ -24,6 +24,8 @@ class Settings(ServiceSettings):
     """Where evaluate writes its report, as JSON."""
     evaluate_samples: int = Field(default=200, ge=0)
     """Held-out samples to evaluate encrypted, the first in stored order; 0 means all."""
+    console_url: str | None = None
+    """Address of the console's page, told at the end of evaluate; by default it is not."""
     wait_seconds: float = Field(default=600, ge=0, allow_inf_nan=False)
     """How long evaluate waits for the service and the model to be ready, in seconds."""
     retry_seconds: float = Field(default=60, ge=0, allow_inf_nan=False)
