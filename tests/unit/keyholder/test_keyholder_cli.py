@@ -232,8 +232,8 @@ def test_evaluate_ends_with_the_consoles_address_where_there_is_one(
     with caplog.at_level("INFO"):
         assert invoke("evaluate").exit_code == 0
         assert address not in caplog.text
-        settings.console_url = address
-        assert invoke("evaluate").exit_code == 0
+        told = settings.model_copy(update={"console_url": address})
+        assert CliRunner().invoke(app, ["evaluate"], obj=told).exit_code == 0
     assert caplog.messages[-1] == f"see the training, and try a prediction: {address}"
 
 
