@@ -29,6 +29,7 @@ from cloister_keyholder.querying.flow import Flow
 from cloister_keyholder.querying.pipeline import Answer, Limits, Pipeline
 from cloister_keyholder.service.api import Description, InferenceService, KeyService, infer_headers
 from cloister_keyholder.service.transport import Exchanges, Transport
+from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
 from cloister_shared.links import Link, class_indices, has_probabilities, probabilities, values
@@ -440,6 +441,17 @@ class EncryptedModel(LocalModel):
         """
         flows = self._pipeline.chunks(quantised)
         return background.stream(flows, self._transport, self._pipeline.window)
+
+    def details(self) -> ArtifactDetails | None:
+        """Return what was compiled and proven, as the service tells it; None where it does not.
+
+        Raises:
+            InvalidAnswer: it is of another client.zip, or something else.
+        """
+        told = self._transport.run(self._service.details(self._description.version))
+        if told is not None and told.client_digest != self._description.client_digest:
+            raise InvalidAnswer("the service tells details of another client.zip than it serves")
+        return told
 
     def reference(self) -> ClearCircuit | None:
         """Return the circuit in the clear, or None where the service does not publish it.

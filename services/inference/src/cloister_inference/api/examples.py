@@ -104,6 +104,31 @@ VERSIONS = {
         }
     ],
 }
+DETAILS = {
+    "model_version": 1,
+    "model_digest": "4f" * 32,
+    "client_digest": "0a" * 32,
+    "circuit": {
+        "n_features": 59,
+        "n_card_features": 64,
+        "n_outputs": 10,
+        "bits_inputs": 8,
+        "bits_weights": 8,
+        "width": 20,
+        "signed": True,
+        "lwe_dimension": 1352,
+        "input_bytes": 1680,
+        "input_data_offset": 200,
+        "input_data_bytes": 1416,
+        "output_bytes": 108264,
+        "compact": None,
+        "evaluation_keys": None,
+    },
+    "verification": {"extreme": 20, "boundary": 3, "random": 16},
+    "agreement": {"probes": 4096, "differing": 12, "share": 0.0029296875},
+    "floor_ms": 0.07,
+    "libraries": {"concrete-ml": "1.9.0", "concrete-python": "2.10.0"},
+}
 PROMOTE_REQUESTS = {
     "version": {"summary": "A version", "value": {"parameters": {"version": "1"}}},
 }

@@ -212,6 +212,7 @@ READY = _answer("Some model can be served.", examples.READY) | _problems(
     {404: "The service is stopping.", 503: "No model can be served."}
 )
 MODEL = _answer("The version that serves.", examples.MODEL) | _problems(_NO_MODEL)
+DETAILS = _answer("The details of its manifest.", examples.DETAILS) | _problems(_NO_MODEL)
 VERSIONS = _answer("Every version, the newest first.", examples.VERSIONS) | _problems(
     {404: "There is no such model.", 503: "The registry of artifacts cannot be read."}
 )

@@ -31,6 +31,7 @@ from cloister_inference.serving.catalogue import Published
 from cloister_inference.serving.model import Download, Model
 from cloister_inference.serving.repository import Repository, State
 from cloister_inference.serving.scheduler import Scheduler
+from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.open_inference import CLIENT_DIGEST, CLIENT_DIGEST_PARAMETER, OCTETS
 
 CONCRETES = Forms()
@@ -104,6 +105,10 @@ class DataPlane:
                 evaluation_key_bytes=model.keyed.form.length if model.keyed else 0,
             ),
         )
+
+    async def details(self, name: str, version: str) -> ArtifactDetails:
+        """Return what was compiled and proven; raises as ``model`` does."""
+        return (await self.model(name, version)).details
 
     async def client(self, name: str, version: str) -> Download:
         """Return client.zip; raises as ``model`` does."""
