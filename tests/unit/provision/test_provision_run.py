@@ -146,7 +146,11 @@ def test_services_bear_their_names_in_a_domain_too(make_settings: MakeSettings) 
     assert changed(made, contents(root)) == {
         "fleet-tls/inside.pem",
         "fleet-tls/tls.pem",
-        *(f"{name}-tls/tls.{end}" for name in ("server", "dealer", "enrolment") for end in ("crt", "key")),
+        *(
+            f"{name}-tls/tls.{end}"
+            for name in ("server", "dealer", "enrolment")
+            for end in ("crt", "key")
+        ),
     }
     for service in SERVED:
         for name in (service, f"{service}.cloister.svc.cluster.local", "localhost"):
