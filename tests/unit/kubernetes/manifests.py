@@ -1,5 +1,6 @@
 """The manifests as kustomize renders them, and compose.yaml, which they are compared with."""
 
+import json
 import re
 import subprocess
 import sys
@@ -37,12 +38,12 @@ def _rendered(name: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     assert not result.stderr, result.stderr
-    return result.stdout
+    return json.dumps(list(yaml.safe_load_all(result.stdout)))
 
 
 def render(*names: str) -> list[Document]:
     """Every document of these kustomizations."""
-    return [document for name in names for document in yaml.safe_load_all(_rendered(name))]
+    return [document for name in names for document in json.loads(_rendered(name))]
 
 
 def of_kind(documents: list[Document], kind: str) -> dict[str, Document]:

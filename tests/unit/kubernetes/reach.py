@@ -104,11 +104,25 @@ def _lets(
     )
 
 
+def lets_out(
+    policies: Iterable[Policy], source: Peer, target: Peer, port: int, protocol: str = "TCP"
+) -> bool:
+    """Whether a connection from source to a port of target leaves the source."""
+    return _lets(policies, "Egress", source, target, target, port, protocol)
+
+
+def lets_in(
+    policies: Iterable[Policy], source: Peer, target: Peer, port: int, protocol: str = "TCP"
+) -> bool:
+    """Whether a connection from source to a port of target is taken by the target."""
+    return _lets(policies, "Ingress", target, source, target, port, protocol)
+
+
 def reaches(
     policies: Iterable[Policy], source: Peer, target: Peer, port: int, protocol: str = "TCP"
 ) -> bool:
     """Whether a connection from source to a port of target is let out, and let in."""
     policies = list(policies)
-    return _lets(policies, "Egress", source, target, target, port, protocol) and _lets(
-        policies, "Ingress", target, source, target, port, protocol
+    return lets_out(policies, source, target, port, protocol) and lets_in(
+        policies, source, target, port, protocol
     )

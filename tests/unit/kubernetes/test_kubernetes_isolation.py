@@ -16,7 +16,7 @@ from manifests import (
     render,
     workloads,
 )
-from reach import Peer, Policy, reaches
+from reach import Peer, Policy, lets_in, lets_out, reaches
 
 IN_CLUSTER = sorted(set(COMPOSE) - BY_HAND)
 PODS = workloads(*SIMULATED)
@@ -116,6 +116,17 @@ def test_who_reaches_whom_is_as_composes_networks_have_it() -> None:
     }
     assert in_common >= STRANGERS
     assert reached == in_common - STRANGERS
+
+
+def test_each_side_alone_keeps_to_it() -> None:
+    """Neither policy of a pair relies on the other to be right."""
+    published = {("gateway", 8443), ("fleet", 8443)}
+    for source, target in permutations(PEERS.values(), 2):
+        for port in PORTS:
+            out = lets_out(POLICIES, source, target, port)
+            assert out == reaches(POLICIES, source, target, port), (source.name, target.name, port)
+            if (target.name, port) not in published:
+                assert out == lets_in(POLICIES, source, target, port), (source.name, target.name)
 
 
 def test_a_pod_of_the_same_kind_is_not_reached_either() -> None:
