@@ -5,22 +5,29 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from manifests import FOLDER, KUSTOMIZATIONS, render
+from manifests import FOLDER, KUSTOMIZATIONS, ROOT, render
 
-VERSION = "1.37"
-"""Of Kubernetes, whose schemas the validator has."""
-
-
-def valid(document: dict[str, Any]) -> None:
-    kubernetes_validate.validate(document, VERSION, strict=True)
+OLDEST, CURRENT = "1.30", "1.37"
+"""Versions of Kubernetes, of those whose schemas the validator has."""
 
 
+def valid(document: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("version", [OLDEST, CURRENT])
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
-def test_every_document_fits_the_schema(name: str) -> None:
+def test_every_document_fits_the_schema(name: str, version: str) -> None:
     documents = render(name)
     assert documents
     for document in documents:
-        valid(document)
+        valid(document, version)
+
+
+def test_the_docs_name_these_versions() -> None:
+    docs = (ROOT / "docs" / "kubernetes.md").read_text()
+    assert f"Kubernetes {OLDEST} or newer" in docs
+    assert f"{OLDEST} and {CURRENT}" in docs
 
 
 def test_the_schema_knows_what_is_wrong() -> None:
@@ -28,7 +35,7 @@ def test_the_schema_knows_what_is_wrong() -> None:
     (job,) = render("compile")
     job["spec"]["template"]["spec"]["containers"][0]["readOnlyRootFileSystem"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
-        valid(job)
+        valid(job, CURRENT)
 
 
 def test_there_are_the_kustomizations_that_the_docs_name() -> None:
