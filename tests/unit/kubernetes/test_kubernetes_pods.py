@@ -140,6 +140,9 @@ def test_its_probes_ask_what_composes_health_check_asks(service: str) -> None:
     ready = workload.container["readinessProbe"]["httpGet"]
     assert (str(workload.ports[ready["port"]]), ready["path"]) == found.groups()
     assert ready.get("scheme", "HTTP") == ("HTTPS" if "https://" in check else "HTTP")
+    # The console answers by no other name, and the kubelet would call it by its address.
+    named = [{"name": "Host", "value": "localhost"}] if service == "console" else None
+    assert all(p["httpGet"].get("httpHeaders") == named for p in probes if "httpGet" in p)
     for probe in probes:
         for asked in {"httpGet", "tcpSocket"} & probe.keys():
             assert probe[asked]["port"] in workload.ports
@@ -207,7 +210,15 @@ def test_what_has_pods_selects_them_and_no_others(name: str) -> None:
 
 def test_services_lead_to_ports_of_pods() -> None:
     services = of_kind(render("simulated"), "Service")
-    assert set(services) == {"server", "enrolment", "fleet", "gateway", "inference", "dealer"}
+    assert set(services) == {
+        "server",
+        "enrolment",
+        "fleet",
+        "gateway",
+        "inference",
+        "dealer",
+        "console",
+    }
     for name, service in services.items():
         spec = service["spec"]
         assert spec["selector"] == {"app.kubernetes.io/name": name}

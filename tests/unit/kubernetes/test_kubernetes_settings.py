@@ -34,6 +34,9 @@ OTHERWISE = {
     # Files of a Secret are in a folder.
     ("gateway", "CLOISTER_GATEWAY_TLS_PEM"): "/gateway-tls/tls.pem",
     ("keyholder", "CLOISTER_API_KEY_PATH"): "/api-key/api-key",
+    # Where a browser finds them, by kubectl port-forward.
+    ("console", "CLOISTER_URL"): "http://127.0.0.1:8000",
+    ("keyholder", "CLOISTER_CONSOLE_URL"): "http://127.0.0.1:8080",
     # Served with API keys or not at all.
     ("inference", "CLOISTER_PUBLISHED_HOST"): "0.0.0.0",  # noqa: S104
     # What collects logs of a cluster reads JSON.
@@ -44,7 +47,7 @@ OTHERWISE = {
 @pytest.mark.parametrize("service", sorted(set(COMPOSE) - BY_HAND))
 def test_it_has_composes_settings(service: str) -> None:
     pod, composes = PODS[service], COMPOSE[service]["environment"]
-    said = {k: v for k, v in composes.items() if isinstance(v, str) and not v.startswith("${")}
+    said = {k: v for k, v in composes.items() if isinstance(v, str) and "${" not in v}
     said |= {k: str(v) for k, v in composes.items() if isinstance(v, int)}
     left_out = {f"CLOISTER_{name}" for name in NOT_HERE.get(service, ())}
     own = {name: value for (of, name), value in OTHERWISE.items() if of == service}
@@ -80,7 +83,12 @@ def test_what_can_be_set_is_what_compose_takes_for_these_services() -> None:
 
 
 def test_defaults_are_the_examples() -> None:
-    for name, value in (BASE | SIMULATION).items():
+    found = BASE | SIMULATION
+    # Compose adds the console's origins where none are set, and nothing does here.
+    port = EXAMPLE["CLOISTER_CONSOLE_PORT"]
+    origins = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")]
+    assert found.pop("CLOISTER_CORS_ORIGINS").split(",") == origins
+    for name, value in found.items():
         expected = EXAMPLE["CLOISTER_DATASET" if name == "CLOISTER_MODEL" else name]
         assert value == expected, name
 

@@ -60,6 +60,53 @@ INDEX_REQUESTS = {
     "all": {"summary": "All versions", "value": {}},
     "ready": {"summary": "Those that are loaded", "value": {"ready": True}},
 }
+VERSIONS = {
+    "name": "digits",
+    "serving": "1",
+    "registered": "1",
+    "versions": [
+        {
+            "version": "1",
+            "state": "READY",
+            "reason": "",
+            "evaluator": "native",
+            "evaluator_reason": "avx512: equal to Concrete's run on 4 inputs",
+            "created": "2026-01-05T09:00:00Z",
+            "model_version": 1,
+            "training": {
+                "estimator": "LogisticRegression",
+                "dataset": "digits",
+                "task": "classification",
+                "accuracy": 0.95,
+                "absolute_error": None,
+                "loss": 0.21,
+                "sites": 3,
+                "rounds": 5,
+                "strategy": "FedAvg",
+                "secure_aggregation": False,
+                "epsilon": None,
+                "delta": None,
+            },
+            "cost": {
+                "input_bytes": 1680,
+                "output_bytes": 108264,
+                "compact_input_bytes": 252,
+                "compact_output_bytes": 47740,
+                "evaluation_key_bytes": 0,
+                "floor_ms": 0.07,
+                "features": 59,
+                "outputs": 10,
+                "bits_inputs": 8,
+                "bits_weights": 8,
+                "lwe_dimension": 1352,
+            },
+            "proof": {"verified": 64, "probes": 4096, "differing": 12},
+        }
+    ],
+}
+PROMOTE_REQUESTS = {
+    "version": {"summary": "A version", "value": {"parameters": {"version": "1"}}},
+}
 LOAD_REQUESTS = {
     "current": {"summary": "The current version", "value": {}},
     "version": {"summary": "A version", "value": {"parameters": {"version": "1"}}},

@@ -65,7 +65,8 @@ class Description:
     compact: Compact | None = None
     """How far messages are rounded in the compact form, where the service takes it."""
     evaluator: str | None = None
-    """What the service says evaluates it."""
+    """What evaluates at the service, as it says: ``native`` or ``concrete``; None where it does not
+    say."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,16 @@ async def version_metadata(name: Name, version: Version, plane: Plane) -> protoc
 
 
 @router.get(
+    MODEL + "/versions",
+    summary="All that is known of a model's versions",
+    responses=openapi.VERSIONS,
+)
+async def model_versions(name: Name, plane: Plane) -> protocol.ModelVersions:
+    """Which serves, and of each version metrics, sizes and cost; loads none for it."""
+    return await plane.versions(name)
+
+
+@router.get(
     MODEL + "/ready",
     summary="Whether the current version can be served",
     responses=openapi.MODEL_READY,
