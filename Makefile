@@ -69,7 +69,8 @@ check: setup ## Formatter, linters and strict types
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
 	set -e; for folder in $(TESTS); do $(BIN)/mypy $$folder*.py; done
-	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml .pre-commit-config.yaml
+	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml docker/kubernetes \
+		.pre-commit-config.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/site.compose.yaml
 	cd $(WEB) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
 	cd $(CONSOLE) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
