@@ -25,9 +25,8 @@ NATIVE := $(wildcard services/*/native/* services/*/*/native/*)
 WEB := services/keyholder/web
 CORE := services/keyholder/lwe/native
 WASM := $(WEB)/dist/lwe.simd.wasm $(WEB)/dist/lwe.wasm
-# No library, and products and sums are not fused: every build computes the same.
-WASM_FLAGS := -target wasm32-freestanding -I $(CORE)/freestanding -std=c11 -O3 -ffp-contract=off \
-	-Wall -Wextra -Wl,--no-entry -Wl,--strip-all -Wl,--export=__heap_base -Wl,-z,stack-size=131072
+CONSOLE := services/console/web
+PLOTS := $(CONSOLE)/node_modules/.installed
 # deno takes its own settings, and looks for no newer release.
 DENO := DENO_NO_UPDATE_CHECK=1 $(CURDIR)/$(BIN)/deno
 
@@ -36,7 +35,7 @@ DENO := DENO_NO_UPDATE_CHECK=1 $(CURDIR)/$(BIN)/deno
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-setup: .venv/.installed $(WASM) ## Install everything into .venv
+setup: .venv/.installed $(WASM) $(PLOTS) ## Install everything into .venv
 
 $(UV):
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv==$(UV_VERSION)
@@ -48,10 +47,13 @@ $(UV):
 	$(UV) pip install --quiet --no-deps --no-sources $(PACKAGES:%=--editable %)
 	touch $@
 
-$(WEB)/dist/lwe.simd.wasm: WASM_FLAGS += -msimd128
-$(WASM): .venv/.installed $(wildcard $(CORE)/*.[ch] $(CORE)/freestanding/*.h)
-	mkdir -p $(@D)
-	$(BIN)/python-zig cc $(WASM_FLAGS) -o $@ $(addprefix $(CORE)/,wasm.c lwe.c noise.c portable.c)
+$(WEB)/dist/lwe.simd.wasm: WASM_FLAGS := -msimd128
+$(WASM): .venv/.installed $(WEB)/build $(wildcard $(CORE)/*.[ch] $(CORE)/freestanding/*.h)
+	$(WEB)/build $@ $(BIN)/python-zig $(WASM_FLAGS)
+
+$(PLOTS): .venv/.installed $(CONSOLE)/package.json $(CONSOLE)/deno.lock
+	cd $(CONSOLE) && $(DENO) install --quiet --frozen
+	touch $@
 
 lock: $(UV) ## Resolve the dependencies anew and write requirements/
 	requirements/lock $(UV)
@@ -60,17 +62,20 @@ format: setup ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cd $(WEB) && $(DENO) fmt --quiet
+	cd $(CONSOLE) && $(DENO) fmt --quiet
 
 check: setup ## Formatter, linters and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
 	set -e; for folder in $(TESTS); do $(BIN)/mypy $$folder*.py; done
-	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml docker/prometheus .pre-commit-config.yaml
+	$(BIN)/yamllint --strict compose.yaml docker/site.compose.yaml docker/kubernetes \
+		docker/prometheus .pre-commit-config.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/site.compose.yaml
 	cd $(WEB) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
+	cd $(CONSOLE) && $(DENO) fmt --quiet --check && $(DENO) lint --quiet && $(DENO) check --quiet
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run \
+	$(BIN)/shellcheck requirements/lock requirements/install-torch .ci/run $(WEB)/build \
 		tests/compose/constant_time/check.sh
 
 test: setup ## All tests that need no Docker, on every core
@@ -90,4 +95,4 @@ demo: setup ## The whole way without Docker: DATASET=mnist CLIENTS=10 make demo
 	$(BIN)/cloister demo --dataset $(DATASET) --estimator $(ESTIMATOR) --clients $(CLIENTS) --samples $(SAMPLES)
 
 clean: ## Remove what make installed
-	rm -rf .venv .uv $(WEB)/dist
+	rm -rf .venv .uv $(WEB)/dist $(CONSOLE)/node_modules

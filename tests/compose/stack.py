@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = "cloister-test"
 API_PORT = 18000
+CONSOLE_PORT = 18080
 FEDERATION_PORT = 18443
 COMMAND_SECONDS = 1500
 POLL_SECONDS = 0.5
@@ -141,5 +142,9 @@ class Stack:
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CLOISTER_")}
-        ports = {"API_PORT": API_PORT, "FEDERATION_PORT": FEDERATION_PORT}
+        ports = {
+            "API_PORT": API_PORT,
+            "CONSOLE_PORT": CONSOLE_PORT,
+            "FEDERATION_PORT": FEDERATION_PORT,
+        }
         return kept | {f"CLOISTER_{k}": str(v) for k, v in ports.items()} | self._settings

@@ -80,7 +80,8 @@ def test_only_the_dealer_reaches_the_outside(config: dict[str, Any]) -> None:
     assert networks["backend"]["internal"]
     assert networks["watch"]["internal"]
     masquerade = "com.docker.network.bridge.enable_ip_masquerade"
-    assert networks["edge"]["driver_opts"][masquerade] == "false"
+    for published in ("edge", "console"):
+        assert networks[published]["driver_opts"][masquerade] == "false"
 
 
 def test_only_these_are_published_and_only_on_loopback(config: dict[str, Any]) -> None:
@@ -89,7 +90,8 @@ def test_only_these_are_published_and_only_on_loopback(config: dict[str, Any]) -
         for name, service in config["services"].items()
         if service.get("ports")
     }
-    assert published == {n: ["127.0.0.1"] for n in ("gateway", "fleet", "prometheus")}
+    names = ("gateway", "fleet", "console", "prometheus")
+    assert published == {name: ["127.0.0.1"] for name in names}
 
 
 def on(config: dict[str, Any], network: str) -> set[str]:
@@ -105,6 +107,18 @@ def test_key_holders_and_inference_meet_at_the_gateway_alone(config: dict[str, A
     assert on(config, "serving") == {"keyholder", "gateway"}
     assert on(config, "backend") == {"inference", "gateway", "prometheus"}
     assert on(config, "edge") == {"gateway", "fleet", "prometheus"}
+
+
+def test_the_console_meets_nobody_and_its_page_may_query_the_service() -> None:
+    stack = Stack()
+    stack.settings(console_port=18081, api_port=18001)
+    config = stack.config()
+    assert on(config, "console") == {"console"}
+    inference, console = (
+        config["services"][name]["environment"] for name in ("inference", "console")
+    )
+    assert inference["CLOISTER_CORS_ORIGINS"] == "http://127.0.0.1:18081,http://localhost:18081"
+    assert console["CLOISTER_URL"] == "http://127.0.0.1:18001"
 
 
 def test_sites_and_superlink_meet_at_the_fleets_address_alone(config: dict[str, Any]) -> None:
@@ -177,6 +191,8 @@ def test_no_setting_holds_a_secret(config: dict[str, Any], service: str) -> None
     # Paths of files and folders; sizes and ages of keys.
     secrets = {"CLOISTER_SUPEREXEC_SECRET", "CLOISTER_API_KEYS_PATH", "CLOISTER_API_KEY_PATH"}
     secrets |= {"CLOISTER_KEYS_DIR", "CLOISTER_KEY_STORE_DIR", "CLOISTER_DEAL_KEY_PATH"}
+    # An address.
+    secrets |= {"CLOISTER_KEYHOLDER_URL"}
     secrets |= {"CLOISTER_JOIN_TOKEN_PATH", "CLOISTER_TLS_KEY", "CLOISTER_TLS_KEY_FILE"}
     secrets |= {n for n in names if n.startswith("CLOISTER_KEY_") and n.endswith(("BYTES", "DAYS"))}
     suspicious = {n for n in names if any(w in n for w in ("SECRET", "TOKEN", "PASSWORD", "KEY"))}

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from stack import Stack
+from stack import CONSOLE_PORT, Stack
 
 from cloister_keyholder import EncryptedModel
 from cloister_shared.open_inference import CLIENT_DIGEST
@@ -56,8 +56,25 @@ def test_every_site_took_part(stack: Stack) -> None:
     assert all_hold_different_shards(stack, 4)
 
 
+def test_the_console_shows_the_training_and_its_page_may_query_the_service(stack: Stack) -> None:
+    page = f"http://127.0.0.1:{CONSOLE_PORT}"
+    for path in ("/", "/client/dist/lwe.wasm", "/uplot/uPlot.esm.js"):
+        httpx.get(f"{page}{path}").raise_for_status()
+    (training,) = httpx.get(f"{page}/api/trainings").raise_for_status().json()
+    assert (training["model"], training["state"], training["round"]) == ("digits", "published", 5)
+    # It reads what the trainer writes, and cannot write there.
+    (container,) = stack.containers("console")
+    with pytest.raises(subprocess.CalledProcessError):
+        stack.execute(container, "touch", "/events/new")
+    allowed = httpx.options(
+        f"{stack.url}/v2/models/digits/infer",
+        headers={"Origin": page, "Access-Control-Request-Method": "POST"},
+    )
+    assert allowed.headers["access-control-allow-origin"] == page
+
+
 def test_containers_run_as_nobody_in_particular_and_cannot_reach_out(stack: Stack) -> None:
-    for service in ("dealer", "client", "server", "inference", "gateway"):
+    for service in ("dealer", "client", "server", "inference", "gateway", "console"):
         for container in stack.containers(service):
             assert stack.execute(container, "id", "-u").strip() == "10001"
     user = ["run", "--rm", "--no-deps", "--entrypoint"]

@@ -51,7 +51,10 @@ def iris() -> DatasetSchema:
 
 
 def parameters_of(name: str) -> dict[str, Any]:
-    return SMALL | ({"n_estimators": 2} if "n_estimators" in ESTIMATORS[name].defaults else {})
+    row = ESTIMATORS[name]
+    # Of boosted trees there are three in each round, one a class.
+    depth = {"max_depth": 1} if row.boosted else SMALL
+    return depth | ({"n_estimators": 2} if "n_estimators" in row.defaults else {})
 
 
 @pytest.fixture(scope="module")

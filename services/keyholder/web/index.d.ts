@@ -33,6 +33,8 @@ export interface Card {
     imageShape: [number, number] | null;
     pool: number;
     classes: Label[];
+    /** Bounds of a regression's values, where they are declared. */
+    target: { low: number; high: number } | null;
   };
 }
 
@@ -45,6 +47,41 @@ export interface Answer {
   probabilities: number[] | null;
   /** One for two classes and for a regression, else one for each class. */
   scores: number[];
+}
+
+/** One encrypted row, and what became of it. */
+export interface Query {
+  answer: Answer;
+  /** The circuit's integers, one for each output. */
+  integers: BigInt64Array;
+  /** All that the service received of the row, and what it answered. */
+  sent: {
+    /** The body of the request. */
+    ciphertext: Uint8Array<ArrayBuffer>;
+    /** Of it, in hexadecimal digits. */
+    sha256: string;
+    /** Length of the encrypted result. */
+    bytesDown: number;
+  };
+  milliseconds: {
+    /** Key, encryption and message. */
+    encrypt: number;
+    /** The request, repetitions included, without its evaluation. */
+    network: number;
+    /** As the service says; null where it does not, and `network` is then the whole request. */
+    evaluate: number | null;
+    decrypt: number;
+  };
+}
+
+/** What a row gives in the clear. */
+export interface Clear {
+  /** Of the circuit's integers. */
+  quantised: Answer;
+  /** Those integers, which the encrypted ones must equal. */
+  integers: BigInt64Array;
+  /** Of the model as it was trained. */
+  float: Answer;
 }
 
 /** The compiled core. */
@@ -74,7 +111,8 @@ export interface Options {
 /** A model that is evaluated on encrypted rows; every query has a key of its own. */
 export interface EncryptedModel {
   readonly card: Card;
-  readonly description: { version: string; clientDigest: string };
+  /** The version in use, the SHA-256 of its client.zip, and what evaluates at the service. */
+  readonly description: { version: string; clientDigest: string; evaluator: string | null };
   /** What is encrypted of a row. Throws as `predict`. */
   quantise(row: readonly Cell[]): BigInt64Array;
   /**
@@ -82,6 +120,13 @@ export interface EncryptedModel {
    * row does not fit the card, or the service does not answer with a result.
    */
   predict(row: readonly Cell[]): Promise<Answer>;
+  /** The same, with what was sent and where the time went. */
+  query(row: readonly Cell[]): Promise<Query>;
+  /**
+   * What the row gives in the clear, computed here; null where the service publishes no reference.
+   * Throws as `quantise`, or because the reference is damaged or of another model.
+   */
+  clear(row: readonly Cell[]): Promise<Clear | null>;
 }
 export const EncryptedModel: {
   /** Fetch what is needed to query a model, and check it. Throws a `CloisterError`. */

@@ -295,6 +295,23 @@ def test_the_reference_is_the_circuit_in_the_clear(
     assert np.array_equal(reference.float_scores(rows), trees.scores(rows))
 
 
+def test_boosted_trees_of_three_classes_are_told_apart_by_their_outputs(
+    make_card: Callable[..., ModelCard],
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.random((300, 2))
+    parameters = {"max_depth": 1, "n_estimators": 2}
+    own = sklearn_class(ESTIMATORS["XGBClassifier"])(**parameters)
+    # Each class has a part of the first input, so that their trees have other leaves.
+    trees = trees_of(own.fit(rows, (3 * rows[:, 0] ** 2).astype(int)))
+    card = make_card(np.zeros((3, 2)), estimator="XGBClassifier", parameters=parameters)
+    model = compile_trees(card, trees.ranked(), 8)
+    reference = reference_of(model, trees, 8)
+    found = reference.dequantise(reference.integer_scores(reference.quantise(rows)))
+    assert found.shape == (300, 3)
+    np.testing.assert_allclose(found, own.predict(rows, output_margin=True), atol=0.02)
+
+
 def test_a_circuit_that_tells_rows_of_one_leaf_apart_is_refused(
     make_card: Callable[..., ModelCard], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from cloister_inference.problems import (
     ProblemError,
     TooLargeError,
 )
-from cloister_shared.artifact import Circuit
+from cloister_shared.artifact import ArtifactDetails, Circuit
 from cloister_shared.registry import Registry
 
 
@@ -78,13 +78,16 @@ def test_every_operation_is_described(service: TestClient) -> None:
         "/v2/health/ready",
         "/v2/repository/index",
         "/v2/repository/models/{name}/load",
+        "/v2/repository/models/{name}/promote",
         "/v2/repository/models/{name}/unload",
+        "/v2/models/{name}/versions",
         *(
             prefix + suffix
             for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
             for suffix in ("", "/ready", "/infer")
         ),
         "/v2/models/{name}/versions/{version}/client",
+        "/v2/models/{name}/versions/{version}/details",
         "/v2/models/{name}/versions/{version}/reference",
         "/v2/keys/{sha256}",
     }
@@ -102,6 +105,15 @@ def test_every_operation_is_described(service: TestClient) -> None:
                 assert {"400", "409", "411", "413", "415", "503"} <= set(operation["responses"])
                 assert {"Cloister-Client-Digest", "Inference-Header-Content-Length"} <= parameters
                 assert operation["requestBody"]["required"]
+
+
+def test_what_was_proven_is_told(service: TestClient, artifacts: Path) -> None:
+    manifest = Registry(artifacts).open_current("digits").manifest
+    answer = service.get(f"/v2/models/digits/versions/{manifest.version}/details")
+    assert answer.status_code == 200
+    told = ArtifactDetails.model_validate_json(answer.content)
+    assert told == ArtifactDetails.model_validate(manifest.details)
+    assert service.get("/v2/models/digits/versions/9/details").status_code == 404
 
 
 def test_a_defect_is_answered_without_its_details(tmp_path: Path, protocol: Any) -> None:

@@ -59,7 +59,7 @@ def test_a_page_can_read_errors_and_when_to_ask_again(tmp_path: Path) -> None:
     answer = client(tmp_path, PAGE).get("/v2/models/digits", headers={"Origin": PAGE})
     assert answer.status_code == 401
     assert answer.headers[ALLOWED] == PAGE
-    assert answer.headers["access-control-expose-headers"] == "Retry-After"
+    assert answer.headers["access-control-expose-headers"] == "Retry-After, Server-Timing"
     assert answer.headers["vary"] == "Origin"
 
 

@@ -53,7 +53,7 @@ def names(path: Path) -> list[str]:
 
 
 def test_a_key_is_created_listed_and_revoked(command: Command, path: Path) -> None:
-    assert command("list").stdout.split() == ["NAME", "ID", "CREATED", "LIMIT"]
+    assert command("list").stdout.split() == ["NAME", "ID", "CREATED", "LIMIT", "OPERATOR"]
     created = command("create", "hospital-a", "--rate", "100/minute")
     assert created.returncode == 0, created.stderr
     assert TOKEN.fullmatch(created.stdout)

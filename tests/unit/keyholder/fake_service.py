@@ -159,6 +159,8 @@ class FakeService:
                 response = httpx.Response(
                     200, content=self.client_zip, headers={"ETag": f'"{self.digest}"'}
                 )
+            case "GET", "details":
+                response = httpx.Response(200, json=self.details.model_dump(mode="json"))
             case "GET", "reference" if self.publish_reference:
                 response = httpx.Response(200, content=(self.folder / REFERENCE).read_bytes())
             case "POST", "infer":

@@ -38,8 +38,8 @@ def url(breast_cancer_service: FakeService) -> Iterator[str]:
 
 
 @pytest.fixture
-def invoke(url: str, tmp_path: Path) -> Invoke:
-    settings = Settings(
+def settings(url: str, tmp_path: Path) -> Settings:
+    return Settings(
         url=url,
         model="breast_cancer",
         held_out_dir=tmp_path / "held_out",
@@ -49,6 +49,9 @@ def invoke(url: str, tmp_path: Path) -> Invoke:
         retry_seconds=0,
     )
 
+
+@pytest.fixture
+def invoke(settings: Settings) -> Invoke:
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(app, [str(a) for a in arguments], obj=settings)
 
@@ -219,6 +222,19 @@ def test_evaluate_prints_and_writes_a_report(
     assert (report.evaluated, report.held_out) == (4, 8)
     assert report.scores
     assert report.encrypted_score == report.scores.clear_quantised
+
+
+@pytest.mark.usefixtures("held_out")
+def test_evaluate_ends_with_the_consoles_address_where_there_is_one(
+    invoke: Invoke, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = "http://127.0.0.1:8080"
+    with caplog.at_level("INFO"):
+        assert invoke("evaluate").exit_code == 0
+        assert address not in caplog.text
+        told = settings.model_copy(update={"console_url": address})
+        assert CliRunner().invoke(app, ["evaluate"], obj=told).exit_code == 0
+    assert caplog.messages[-1] == f"see the training, and try a prediction: {address}"
 
 
 @pytest.mark.usefixtures("held_out")

@@ -281,10 +281,19 @@ def test_a_service_that_computes_something_else_is_told_first(
     assert ("p", "class", "note bad") not in page(published, evaluated).attributes
 
 
-def test_the_service_does_not_tell_of_the_proof(
+def test_a_service_tells_of_the_proof_as_the_registry_does(
     digits: EncryptedModel, published: Published
 ) -> None:
-    found = page(from_service(digits))
+    found, known = page(from_service(digits)), page(published)
+    for fact in ("Bits", "Verification", "Agreement", "Calibration", "LWE dimension"):
+        assert found.facts[fact] == known.facts[fact]
+    assert "Compiled" not in found.facts
+
+
+def test_where_the_service_does_not_tell_of_the_proof_the_report_says_so(
+    digits: EncryptedModel, published: Published
+) -> None:
+    found = page(replace(from_service(digits), details=None))
     assert found.facts["LWE dimension"] == f"{published.lwe_dimension:,}"
     assert (
         found.facts["Inputs that are encrypted"]

@@ -138,6 +138,36 @@ def test_other_names_renew_the_one_certificate_that_has_them(make_settings: Make
         assert is_served(settings.federation_dir, "fleet", name), name
 
 
+def test_services_bear_their_names_in_a_domain_too(make_settings: MakeSettings) -> None:
+    provision(make_settings())
+    root = make_settings().federation_dir
+    made = contents(root)
+    provision(make_settings(service_domain="Cloister.svc.cluster.local"))
+    assert changed(made, contents(root)) == {
+        "fleet-tls/inside.pem",
+        "fleet-tls/tls.pem",
+        *(
+            f"{name}-tls/tls.{end}"
+            for name in ("server", "dealer", "enrolment")
+            for end in ("crt", "key")
+        ),
+    }
+    for service in SERVED:
+        for name in (service, f"{service}.cloister.svc.cluster.local", "localhost"):
+            assert is_served(root, service, name), name
+        assert not is_served(root, service, "other.cloister.svc.cluster.local")
+
+
+@pytest.mark.parametrize("domain", [".cluster.local", "cluster.local.", "a b", "*.local", "-x"])
+def test_what_is_no_domain_is_refused_before_anything_is_made(
+    make_settings: MakeSettings, domain: str
+) -> None:
+    settings = make_settings(service_domain=domain)
+    with pytest.raises(CloisterError, match=r"CLOISTER_SERVICE_DOMAIN: .* is no DNS domain"):
+        provision(settings)
+    assert not settings.federation_dir.exists()
+
+
 @pytest.mark.parametrize("lost", sorted((SECRETS | PUBLIC) - {"ca/ca.key"}))
 def test_a_run_that_was_interrupted_is_completed(make_settings: MakeSettings, lost: str) -> None:
     """Each file missing in turn: what depends on it is made anew, and no other."""

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,45 @@ def test_it_publishes_a_model_that_predicts_rows_no_site_has(
     assert card.final is not None
     assert card.final.sites == 3
     assert (card.final.accuracy or 0) > 0.9
-    assert names(events) == ["waiting", "started", "round", "round", "round", "final"]
+    rounds = ["sites", "round"] * 3
+    assert names(events) == ["waiting", "started", *rounds, "sites", "final"]
+
+
+def test_it_tells_what_is_trained_and_what_every_site_measured(
+    grid: LocalGrid, make_settings: MakeSettings, events: EventLog
+) -> None:
+    train(grid, make_settings(), events)
+    waiting, *_ = events.read()
+    assert {key: waiting[key] for key in ("model", "task", "estimator", "strategy")} == {
+        "model": "digits",
+        "task": "classification",
+        "estimator": "LogisticRegression",
+        "strategy": "FedAvg",
+    }
+    assert waiting["secure_aggregation"] is False
+    assert waiting["delta"] is None
+    told = [event for event in events.read() if event["event"] == "sites"]
+    assert [event["round"] for event in told] == [1, 2, 3, None]
+    rounds = [event for event in events.read() if event["event"] in ("round", "final")]
+    for event, whole in zip(told, rounds, strict=True):
+        assert [one["site"] for one in event["sites"]] == ["1", "2", "3"]
+        rows = [one["validation-examples"] for one in event["sites"]]
+        measured = [one["accuracy"] for one in event["sites"]]
+        assert whole["accuracy"] == pytest.approx(np.average(measured, weights=rows))
+
+
+@pytest.mark.parametrize(
+    "hiding", [{"noise_multiplier": 0.01, "clipping_norm": 10.0}, {"secure_aggregation": True}]
+)
+def test_it_tells_nothing_of_a_single_site_where_that_is_hidden(
+    grid: LocalGrid, make_settings: MakeSettings, events: EventLog, hiding: dict[str, Any]
+) -> None:
+    train(grid, make_settings(rounds=1, **hiding), events)
+    assert "round" in names(events)
+    assert "sites" not in names(events)
+    waiting, *_ = events.read()
+    assert waiting["secure_aggregation"] is hiding.get("secure_aggregation", False)
+    assert waiting["delta"] == (1e-5 if "noise_multiplier" in hiding else None)
 
 
 def test_one_message_a_site_a_round_and_one_evaluation(
@@ -168,7 +207,7 @@ def test_where_the_final_evaluation_fails_nothing_is_published(
 
     grid.sites = {node: only_fits(site) for node, site in grid.sites.items()}
     refuses(grid, make_settings(), events, "final evaluation has 0 valid replies of 3")
-    assert names(events) == ["waiting", "started", "round", "round", "round"]
+    assert names(events) == ["waiting", "started", *["sites", "round"] * 3]
 
 
 def sends_back(message: Message) -> Message:

@@ -90,6 +90,20 @@ const calls = {
     for (const row of rows) answers.push(await opened.predict(row));
     return answers;
   },
+  query: async ({ url, model, row }) => {
+    const { integers, sent, ...told } = await (await EncryptedModel.open(url, model)).query(row);
+    const ciphertext = sent.ciphertext.toBase64();
+    return { ...told, integers: [...integers].map(Number), sent: { ...sent, ciphertext } };
+  },
+  clear: async ({ url, model, rows }) => {
+    const opened = await EncryptedModel.open(url, model);
+    const found = [];
+    for (const row of rows) {
+      const clear = await opened.clear(row);
+      found.push(clear && { ...clear, integers: [...clear.integers].map(Number) });
+    }
+    return found;
+  },
 };
 
 const lines = Deno.stdin.readable

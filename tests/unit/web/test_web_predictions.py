@@ -1,8 +1,11 @@
 """Whole predictions against the running service: the Python SDK's answers."""
 
+import base64
+import hashlib
 import math
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from javascript import JavaScript, JavaScriptError
@@ -85,3 +88,47 @@ def test_a_service_that_does_not_answer_is_said_to_be_away(javascript: JavaScrip
     with pytest.raises(JavaScriptError, match="CLOISTER_CORS_ORIGINS") as raised:
         javascript("predict", url="http://127.0.0.1:9", model="digits", rows=[], options={})
     assert raised.value.name == "ServiceUnavailable"
+
+
+def test_it_tells_what_was_sent_and_where_the_time_went(
+    javascript: JavaScript, url: str, digits_data: Data
+) -> None:
+    row = digits_data[0][7].tolist()
+    found = javascript("query", url=url, model="digits", row=row)
+    described = httpx.get(f"{url}/v2/models/digits").raise_for_status().json()["parameters"]
+    ciphertext = base64.b64decode(found["sent"]["ciphertext"])
+    assert len(ciphertext) == described["input_bytes"]
+    assert found["sent"]["bytesDown"] == described["output_bytes"]
+    assert found["sent"]["sha256"] == hashlib.sha256(ciphertext).hexdigest()
+    assert all(found["milliseconds"][step] >= 0 for step in ("encrypt", "network", "decrypt"))
+    assert found["milliseconds"]["evaluate"] > 0
+    with EncryptedModel(url, "digits") as model:
+        (quantised,) = model.quantise([row])
+        assert found["integers"] == model.ask(quantised).integer_scores.tolist()
+        assert found["answer"]["label"] == model.predict([row])[0]
+    # The same row, under another key.
+    again = javascript("query", url=url, model="digits", row=row)
+    assert again["integers"] == found["integers"]
+    assert again["sent"]["sha256"] != found["sent"]["sha256"]
+
+
+@pytest.mark.parametrize("name", ["digits", "breast_cancer", "visits", "stains", "costs"])
+def test_the_clear_answers_are_the_references(
+    javascript: JavaScript, url: str, name: str, digits_data: Data, breast_cancer_data: Data
+) -> None:
+    rows = rows_of(name, digits_data, breast_cancer_data)
+    found = javascript("clear", url=url, model=name, rows=rows)
+    with EncryptedModel(url, name) as model:
+        reference = model.reference()
+        assert reference is not None
+        unit = model.scale(rows)
+        integers = reference.integer_scores(reference.quantise(unit))
+        assert [one["integers"] for one in found] == integers.tolist()
+        scores = reference.float_scores(unit)
+        np.testing.assert_allclose([one["float"]["scores"] for one in found], scores, atol=1e-12)
+        kind = "value" if name == "costs" else "label"
+        answers = [one["quantised"][kind] for one in found]
+        if name == "costs":
+            np.testing.assert_allclose(answers, model.predict(rows).tolist(), rtol=1e-15)
+        else:
+            assert answers == model.predict(rows).tolist()

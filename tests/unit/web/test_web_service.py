@@ -1,6 +1,7 @@
 """A service that is busy, broken or hostile, to the browser's client."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,11 +10,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 from javascript import JavaScript, JavaScriptError
 
 from cloister_keyholder.package.content import open_package
-from cloister_shared.artifact import CLIENT_ZIP
+from cloister_shared.artifact import CLIENT_ZIP, REFERENCE
 
 MODEL = "/v2/models/digits"
 ROW = [8.0] * 64
@@ -156,3 +158,65 @@ def test_the_api_key_and_the_digest_are_shown_and_nothing_else_is(
     assert len(headers["cloister-client-digest"]) == 64
     assert headers["content-type"] == "application/octet-stream"
     assert "cookie" not in headers
+
+
+def clear(javascript: JavaScript, fake: Fake, reference: bytes) -> Any:
+    fake.answers["GET", f"{MODEL}/versions/1/reference"] = [(200, {}, reference)]
+    (found,) = javascript("clear", url=fake.url, model="digits", rows=[ROW])
+    return found
+
+
+def changed(digits_artifacts: Path, **arrays: Any) -> bytes:
+    """The reference, with arrays in other places, or without those that are None."""
+    with np.load(digits_artifacts / "artifacts" / "digits" / "1" / REFERENCE) as archive:
+        kept = {name: archive[name] for name in archive.files} | arrays
+    stream = io.BytesIO()
+    np.savez(stream, **{name: array for name, array in kept.items() if array is not None})
+    return stream.getvalue()
+
+
+def test_a_matrix_may_lie_by_rows_or_by_columns(
+    javascript: JavaScript, fake: Fake, digits_artifacts: Path
+) -> None:
+    with np.load(io.BytesIO(changed(digits_artifacts))) as archive:
+        coef, weights = archive["coef"], archive["weights"]
+    by_rows, by_columns = (
+        clear(javascript, fake, changed(digits_artifacts, coef=order(coef), weights=order(weights)))
+        for order in (np.ascontiguousarray, np.asfortranarray)
+    )
+    assert by_rows == by_columns
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        ({"weights": None}, "lacks weights"),
+        ({"coef": np.zeros((3, 64))}, "of another model"),
+        ({"features": np.arange(64)[::-1].copy()}, "of another model"),
+        ({"weights": np.zeros((64, 10))}, "weights is not of the type"),
+        ({"bias": np.array([{}] * 10)}, "bias is not of the type"),
+        ({"input_scale": np.array(0.0)}, "quantises nothing"),
+        ({"input_scale": np.zeros(2)}, "no single number"),
+    ],
+)
+def test_a_reference_that_is_not_the_models_is_refused(
+    javascript: JavaScript, fake: Fake, digits_artifacts: Path, arrays: Any, why: str
+) -> None:
+    with pytest.raises(JavaScriptError, match=why) as raised:
+        clear(javascript, fake, changed(digits_artifacts, **arrays))
+    assert raised.value.name == "InvalidAnswer"
+
+
+@pytest.mark.parametrize("cut", [0, 100, -1])
+def test_a_reference_that_ends_early_is_refused(
+    javascript: JavaScript, fake: Fake, digits_artifacts: Path, cut: int
+) -> None:
+    with pytest.raises(JavaScriptError, match=r"reference\.npz is damaged"):
+        clear(javascript, fake, changed(digits_artifacts)[:cut])
+
+
+def test_where_no_reference_is_published_there_is_no_clear_answer(
+    javascript: JavaScript, fake: Fake
+) -> None:
+    fake.answers["GET", f"{MODEL}/versions/1/reference"] = [(404, {}, b'{"detail": "none"}')]
+    assert javascript("clear", url=fake.url, model="digits", rows=[ROW]) == [None]

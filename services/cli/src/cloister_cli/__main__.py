@@ -16,6 +16,7 @@ from cloister_cli.commands import (
     compiling,
     importing,
     serving,
+    showing,
     training_here,
     tuning,
 )
@@ -288,6 +289,23 @@ def predict(
 
 
 @app.command()
+def console(
+    home: HomeFolder = HOME,
+    port: Annotated[
+        str | None, typer.Option(metavar="N", help="TCP port.", show_default="8080")
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Serve a page to watch trainings, try predictions and see which versions serve.
+
+    The service at --url must let the page in: CLOISTER_CORS_ORIGINS=http://127.0.0.1:8080.
+
+    Example: cloister console
+    """
+    showing(Home.at(home), port=port, url=url).become()
+
+
+@app.command()
 def evaluate(
     home: HomeFolder = HOME,
     model: Model = None,
@@ -375,6 +393,9 @@ def demo(
         Path, typer.Option(dir_okay=False, help="Where the report is written as JSON.")
     ] = Path("report.json"),
     mnist_path: MnistPath = None,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Go on serving, with a page to look at, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Run the whole way as processes on this machine, and end with the key holder's report.
 
@@ -382,7 +403,7 @@ def demo(
 
     Example: cloister demo --dataset breast_cancer
     """
-    chosen = Demo(dataset or "digits", estimator, clients, samples, report, mnist_path)
+    chosen = Demo(dataset or "digits", estimator, clients, samples, report, mnist_path, stay)
     _run_processes("the demo", lambda folder: run_demo(chosen, folder))
 
 

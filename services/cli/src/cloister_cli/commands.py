@@ -54,8 +54,17 @@ def compiling(home: Home, model: str | None, *arguments: str, **settings: object
 
 def serving(home: Home, **settings: object) -> Command:
     """Serve all artifacts."""
-    folders = {"artifacts_dir": home.artifacts, "keys_dir": home.evaluation_keys}
+    folders = {
+        "artifacts_dir": home.artifacts,
+        "keys_dir": home.evaluation_keys,
+        "choices_dir": home.choices,
+    }
     return Command("cloister_inference", (), {**folders, **settings})
+
+
+def showing(home: Home, **settings: object) -> Command:
+    """Serve the console's page, with the trainings of a home."""
+    return Command("cloister_console", (), {"events_dir": home.events, **settings})
 
 
 def asking(home: Home, model: str | None, *arguments: str, **settings: object) -> Command:

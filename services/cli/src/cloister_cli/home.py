@@ -52,6 +52,11 @@ class Home:
         """What key holders have uploaded to the service."""
         return self.folder / "evaluation-keys"
 
+    @property
+    def choices(self) -> Path:
+        """Versions that were put into use over the service's interface."""
+        return self.folder / "choices"
+
     def held_out(self, model: str) -> Path:
         """Samples that no site has seen."""
         return self.folder / "held-out" / model

@@ -24,7 +24,7 @@ def manage(arguments: argparse.Namespace, settings: Settings) -> None:
         raise CloisterError("set CLOISTER_API_KEYS_PATH to the file that holds the API keys")
     store = ApiKeyStore(settings.api_keys_path)
     if arguments.action == "create":
-        token = store.create(arguments.name, arguments.rate)
+        token = store.create(arguments.name, arguments.rate, operator=arguments.operator)
         # The only time that it is seen: standard output has it alone.
         sys.stdout.write(f"{token}\n")
         sys.stdout.flush()
@@ -41,9 +41,15 @@ def manage(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _list(store: ApiKeyStore) -> None:
-    lines = [("NAME", "ID", "CREATED", "LIMIT")]
+    lines = [("NAME", "ID", "CREATED", "LIMIT", "OPERATOR")]
     lines += [
-        (key.name, key.id, f"{key.created:%Y-%m-%dT%H:%M:%SZ}", key.rate or "-")
+        (
+            key.name,
+            key.id,
+            f"{key.created:%Y-%m-%dT%H:%M:%SZ}",
+            key.rate or "-",
+            "yes" if key.operator else "-",
+        )
         for key in store.stored()
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -64,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "--rate",
         metavar="N/second|N/minute",
         help="ciphertexts of inference, and other requests, at most [default: no limit]",
+    )
+    create.add_argument(
+        "--operator", action="store_true", help="may put versions of models into use"
     )
     actions.add_parser("list", help="print all keys: names, ids, dates, limits")
     revoke = actions.add_parser("revoke", help="remove a key; it is refused within a second")

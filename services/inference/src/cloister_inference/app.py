@@ -26,6 +26,7 @@ from cloister_inference.lifecycle import Lifecycle
 from cloister_inference.observability.metrics import Metrics
 from cloister_inference.observability.telemetry import Telemetry
 from cloister_inference.options import Options
+from cloister_inference.serving.choices import Choices
 from cloister_inference.serving.data_plane import DataPlane
 from cloister_inference.serving.model import load_model
 from cloister_inference.serving.poller import Poller
@@ -72,7 +73,13 @@ def create_app(
         # Left last: the compiled libraries are in use until the last evaluation has ended.
         with tempfile.TemporaryDirectory(prefix="cloister-inference-") as work_dir:
             load = partial(load_model, work_dir=Path(work_dir), evaluator=options.evaluator)
-            repository = Repository(registry, load, metrics, keep=options.loaded_versions)
+            repository = Repository(
+                registry,
+                load,
+                metrics,
+                keep=options.loaded_versions,
+                choices=Choices(options.choices_dir),
+            )
             with Scheduler(options.threads, options.queue, metrics) as scheduler:
                 app.state.data_plane = DataPlane(repository, scheduler, options, metrics)
                 app.state.evaluation_keys = EvaluationKeys(repository, options.keys)
@@ -114,7 +121,7 @@ def create_app(
             allow_origins=options.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", CLIENT_DIGEST],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "Server-Timing"],
         )
     for router in ROUTERS:
         # Inference counts its ciphertexts itself.

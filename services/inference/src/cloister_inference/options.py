@@ -40,6 +40,9 @@ class Options:
     """Between two looks at the registry."""
     model_control: bool = True
     """Whether clients may load and unload models."""
+    choices_dir: Path | None = None
+    """Where choices of versions over HTTP are kept, on a volume that all replicas share; None:
+    none are taken."""
     evaluator: EvaluatorSetting = "auto"
     """Which one is asked for."""
     cors_origins: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloister_inference.forms import Form, Forms
 from cloister_inference.problems import MalformedRequestError, TooLargeError
+from cloister_inference.serving.catalogue import Published
 from cloister_shared.errors import CloisterError
 from cloister_shared.open_inference import (
     INPUT_NAME,
@@ -225,6 +226,45 @@ class IndexEntry(BaseModel):
     state: Literal["READY", "UNAVAILABLE"]
     reason: str
     """Why it is not ready; empty where it is."""
+
+
+class ModelVersion(Published):
+    """One published version of a model; what its files do not tell is null."""
+
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+    """Why it is not ready; empty where it is."""
+    evaluator: str | None
+    """What evaluates it, of one that is loaded: ``native`` or ``concrete``."""
+    evaluator_reason: str | None
+    """Why this one."""
+
+
+class ModelVersions(BaseModel):
+    """All published versions of a model."""
+
+    name: str
+    serving: str | None
+    """The version that serves requests which name none."""
+    registered: str | None
+    """The version that the registry puts into use; another one serves where that was put into use
+    over HTTP, or where this one cannot be served."""
+    versions: tuple[ModelVersion, ...]
+    """The newest first."""
+
+
+class PromoteParameters(_Request):
+    """What is to be put into use."""
+
+    version: str
+    """Number of the version."""
+
+
+class PromoteRequest(_Request):
+    """The body of a request to put a version into use."""
+
+    parameters: PromoteParameters
 
 
 class LoadParameters(_Request):

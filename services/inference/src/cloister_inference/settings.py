@@ -31,6 +31,9 @@ class Settings(ServiceSettings):
     """Versions that stay loaded besides the current ones; the least recently used goes."""
     model_control: bool = True
     """Whether clients may load and unload models; new versions are loaded either way."""
+    choices_dir: Path = Path("choices")
+    """Folder for versions that were put into use over HTTP, written; on a volume that all replicas
+    share."""
     max_batch: int = Field(default=64, ge=1)
     """Ciphertexts in one request at most; with a model's sizes it bounds the bytes of a request."""
     threads: int = Field(default_factory=worker_threads, ge=1)
@@ -108,6 +111,7 @@ class Settings(ServiceSettings):
             loaded_versions=self.loaded_versions,
             poll_seconds=self.poll_seconds,
             model_control=self.model_control,
+            choices_dir=self.choices_dir,
             evaluator=self.evaluator,
             cors_origins=_listed(self.cors_origins),
             keys=KeyOptions(

@@ -1,4 +1,4 @@
-"""The command ``keyholder``: evaluate, report, predict, encrypt, decrypt, keys."""
+"""The command ``keyholder``: evaluate, report, predict, encrypt, decrypt, keys, serve."""
 
 import csv
 import json
@@ -17,6 +17,7 @@ from cloister_keyholder.commands import keys as key_commands
 from cloister_keyholder.commands.opening import Model, Url, chosen, open_model
 from cloister_keyholder.commands.progress import show_progress
 from cloister_keyholder.commands.reporting import report as report_command
+from cloister_keyholder.commands.serve import serve
 from cloister_keyholder.errors import InvalidSamples
 from cloister_keyholder.evaluating.evaluation import evaluate as evaluate_model
 from cloister_keyholder.evaluating.report import render, write_report
@@ -41,6 +42,7 @@ app = typer.Typer(
 
 app.add_typer(key_commands.app, name="keys")
 app.command("report")(report_command)
+app.command()(serve)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead")]
 Rows = Annotated[Path, typer.Argument(metavar="FILE.csv", help="Rows of raw values")]
@@ -84,6 +86,8 @@ def evaluate(
     if as_json:
         typer.echo(path.read_text().rstrip())
     log.info("wrote %s", path)
+    if settings.console_url:
+        log.info("see the training, and try a prediction: %s", settings.console_url)
     if found.differing:
         log.error(
             "%d of %d encrypted results differ from the clear-quantised ones: the service does "

@@ -21,7 +21,7 @@ from cloister_keyholder.errors import (
     KeyholderError,
     KeyUnusable,
 )
-from cloister_keyholder.keys.keyed import UploadedKeys
+from cloister_keyholder.keys.keyed import KeyState, UploadedKeys
 from cloister_keyholder.keys.stored_key import KeyFolder, StoredKeys
 from cloister_keyholder.package.content import ClientPackage, open_package
 from cloister_keyholder.querying import background
@@ -29,9 +29,10 @@ from cloister_keyholder.querying.flow import Flow
 from cloister_keyholder.querying.pipeline import Answer, Limits, Pipeline
 from cloister_keyholder.service.api import Description, InferenceService, KeyService, infer_headers
 from cloister_keyholder.service.transport import Exchanges, Transport
+from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.card import ModelCard
 from cloister_shared.errors import CloisterError
-from cloister_shared.links import class_indices, has_probabilities, probabilities, values
+from cloister_shared.links import Link, class_indices, has_probabilities, probabilities, values
 from cloister_shared.preprocessing import OutOfBounds, Row, Table, to_inputs
 from cloister_shared.reference import ClearCircuit
 
@@ -45,6 +46,7 @@ class _Opened:
     description: Description
     package: ClientPackage
     pipeline: Pipeline
+    keys: UploadedKeys | None
 
 
 def decision(scores: Floats) -> Floats:
@@ -174,9 +176,20 @@ class LocalModel:
         return self._package.circuit.specs
 
     @property
+    def link(self) -> Link:
+        """What the model's scores mean."""
+        return self._package.link
+
+    @property
     def client(self) -> str:
         """What makes keys, encrypts and decrypts for this model: ``native`` or ``concrete``."""
         return self._package.circuit.client.name
+
+    @property
+    def key_state(self) -> KeyState | None:
+        """How far the stored key is of a model that needs evaluation keys; None for others."""
+        keys = self._is_open().keys
+        return keys.state if keys else None
 
     @property
     def infer_url(self) -> str:
@@ -217,7 +230,7 @@ class LocalModel:
         package = open_package((yield from self._service.client_zip(description)), self._client)
         keys = self._uploaded_keys(description, package)
         pipeline = Pipeline(self._service, description, package.circuit, self._limits, keys)
-        self._opened = _Opened(description, package, pipeline)
+        self._opened = _Opened(description, package, pipeline, keys)
         # A model that is forgotten must not leave processes with keys behind.
         self._release = weakref.finalize(self, pipeline.close)
 
@@ -428,6 +441,17 @@ class EncryptedModel(LocalModel):
         """
         flows = self._pipeline.chunks(quantised)
         return background.stream(flows, self._transport, self._pipeline.window)
+
+    def details(self) -> ArtifactDetails | None:
+        """Return what was compiled and proven, as the service tells it; None where it does not.
+
+        Raises:
+            InvalidAnswer: it is of another client.zip, or something else.
+        """
+        told = self._transport.run(self._service.details(self._description.version))
+        if told is not None and told.client_digest != self._description.client_digest:
+            raise InvalidAnswer("the service tells details of another client.zip than it serves")
+        return told
 
     def reference(self) -> ClearCircuit | None:
         """Return the circuit in the clear, or None where the service does not publish it.

@@ -1,11 +1,14 @@
 """Settings of the key holder."""
 
+import re
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cloister_keyholder.encryption.client import ClientSetting
 from cloister_shared.service import ServiceSettings, worker_threads
+
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[1-9][0-9]{0,4})?")
 
 
 class Settings(ServiceSettings):
@@ -21,6 +24,8 @@ class Settings(ServiceSettings):
     """Where evaluate writes its report, as JSON."""
     evaluate_samples: int = Field(default=200, ge=0)
     """Held-out samples to evaluate encrypted, the first in stored order; 0 means all."""
+    console_url: str | None = None
+    """Address of the console's page, told at the end of evaluate; by default it is not."""
     wait_seconds: float = Field(default=600, ge=0, allow_inf_nan=False)
     """How long evaluate waits for the service and the model to be ready, in seconds."""
     retry_seconds: float = Field(default=60, ge=0, allow_inf_nan=False)
@@ -44,3 +49,25 @@ class Settings(ServiceSettings):
     """Folder for the secret keys of models that need evaluation keys, for its owner alone."""
     key_rotate_days: float = Field(default=30, gt=0, allow_inf_nan=False)
     """Days after which a stored key is replaced by a new one."""
+    host: str = "127.0.0.1"
+    """Address that serve listens on; loopback's alone."""
+    port: int = Field(default=8004, ge=1, le=65535)
+    """TCP port that serve listens on."""
+    console_origins: str = "http://127.0.0.1:8080,http://localhost:8080"
+    """Origins of the pages that serve answers, comma-separated; empty: none."""
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of the pages that serve answers."""
+        return tuple(filter(None, (one.strip() for one in self.console_origins.split(","))))
+
+    @field_validator("console_origins")
+    @classmethod
+    def _check_origins(cls, stated: str) -> str:
+        for one in filter(None, (one.strip() for one in stated.split(","))):
+            if not _ORIGIN.fullmatch(one):
+                raise ValueError(
+                    f"{one!r} is no origin: state scheme, host and port alone, such as "
+                    "http://127.0.0.1:8080"
+                )
+        return stated

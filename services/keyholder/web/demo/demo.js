@@ -1,7 +1,8 @@
 /** The page: a model is opened, a row drawn or entered, and its answer shown. */
 
-import { described, EncryptedModel } from "../src/index.js";
-import { Drawing } from "./drawing.js";
+import { EncryptedModel } from "../src/index.js";
+import { Drawing } from "../src/inputs/drawing.js";
+import { fieldFor, ofBounds } from "../src/inputs/fields.js";
 
 /** @import { Card, Feature } from "../src/card.js" */
 /** @import { Answer } from "../src/model.js" */
@@ -109,34 +110,11 @@ function offer({ data: { features, imageShape } }) {
   }
 }
 
-/**
- * @param {number} share of a pixel's range
- * @param {Feature | undefined} feature
- */
-function ofBounds(share, feature) {
-  if (!feature || "categories" in feature) return NaN;
-  return feature.low + share * (feature.high - feature.low);
-}
-
-/**
- * @param {Feature} feature
- * @returns {HTMLInputElement | HTMLSelectElement}
- */
+/** @param {Feature} feature */
 function field(feature) {
   const label = document.createElement("label");
-  const isCategory = "categories" in feature;
-  const input = document.createElement(isCategory ? "select" : "input");
-  label.append(`${feature.name}`, input);
-  input.name = feature.name;
-  input.title = described(feature);
-  input.required = feature.missing === null;
-  if (isCategory && input instanceof HTMLSelectElement) {
-    input.append(...feature.categories.map((one) => new Option(String(one))));
-    if (feature.missing !== null) input.prepend(new Option("(missing)", ""));
-  } else if (!isCategory && input instanceof HTMLInputElement) {
-    input.inputMode = "decimal";
-    input.placeholder = `${feature.low} to ${feature.high}`;
-  }
+  const input = fieldFor(feature);
+  label.append(feature.name, input);
   fields.append(label);
   return input;
 }

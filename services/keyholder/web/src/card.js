@@ -33,6 +33,7 @@ const MAX_INPUTS = 65536;
  * @property {[number, number] | null} imageShape height and width in pixels
  * @property {number} pool pixels, down and across, whose mean becomes one input
  * @property {Label[]} classes of a classification
+ * @property {{ low: number, high: number } | null} target bounds of a regression's values
  */
 /**
  * @typedef {object} Card
@@ -122,6 +123,7 @@ export function readCard(data) {
         : /** @type {[number, number]} */ ([height, width]),
       pool,
       classes,
+      target: schema.target,
     },
   };
   if (inputCount(checked.data) > MAX_INPUTS) {

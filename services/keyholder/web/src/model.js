@@ -4,13 +4,16 @@ import { messageBytes, unwrap, wrap } from "./envelope.js";
 import { classIndex, probabilities, valueOf } from "./links.js";
 import { Lwe } from "./lwe.js";
 import { openPackage } from "./package.js";
+import { inputCount } from "./card.js";
 import { toInputs } from "./preprocessing.js";
-import { InferenceService } from "./service.js";
+import { readReference } from "./reference.js";
+import { InferenceService, sha256 } from "./service.js";
 
 /** @import { Cell } from "./cells.js" */
 /** @import { Label } from "./card.js" */
 /** @import { Encryption } from "./lwe.js" */
 /** @import { ClientPackage } from "./package.js" */
+/** @import { Reference } from "./reference.js" */
 /** @import { Description } from "./service.js" */
 
 /**
@@ -19,6 +22,29 @@ import { InferenceService } from "./service.js";
  * @property {number | null} value predicted value; null of a classification
  * @property {number[] | null} probabilities of each class; null where the estimator has none
  * @property {number[]} scores one for two classes and for a regression, else one for each class
+ */
+
+/**
+ * @typedef {object} Query One encrypted row, and what became of it.
+ * @property {Answer} answer
+ * @property {BigInt64Array} integers the circuit's, one for each output
+ * @property {object} sent all that the service received of the row, and what it answered
+ * @property {Uint8Array<ArrayBuffer>} sent.ciphertext the body of the request
+ * @property {string} sent.sha256 of it
+ * @property {number} sent.bytesDown of the encrypted result
+ * @property {object} milliseconds
+ * @property {number} milliseconds.encrypt key, encryption and message
+ * @property {number} milliseconds.network the request, repetitions included, without its evaluation
+ * @property {number | null} milliseconds.evaluate the encrypted evaluation, as the service says;
+ *   null where it does not, and `network` is then the whole request
+ * @property {number} milliseconds.decrypt
+ */
+
+/**
+ * @typedef {object} Clear What a row gives in the clear.
+ * @property {Answer} quantised of the circuit's integers
+ * @property {BigInt64Array} integers which the encrypted ones must equal
+ * @property {Answer} float of the model as it was trained
  */
 
 /**
@@ -43,6 +69,8 @@ export class EncryptedModel {
   #lwe;
   #package;
   #outOfBounds;
+  /** @type {Promise<Reference | null> | null} */
+  #reference = null;
 
   /**
    * Use `EncryptedModel.open`.
@@ -94,8 +122,8 @@ export class EncryptedModel {
    * @throws {CloisterError} the row does not fit the card; it names the feature, and never the value
    */
   quantise(row) {
-    const { card, features, quantiser } = this.#package;
-    const inputs = toInputs(row, card.data, this.#outOfBounds);
+    const { features, quantiser } = this.#package;
+    const inputs = this.#inputs(row);
     return quantiser.quantise(features.map((index) => inputs[index] ?? NaN));
   }
 
@@ -109,15 +137,68 @@ export class EncryptedModel {
    *   is no result
    */
   async predict(row) {
+    return (await this.query(row)).answer;
+  }
+
+  /**
+   * Predict from one row, and tell what was sent and where the time went.
+   *
+   * @param {readonly Cell[]} row as `predict` takes it
+   * @returns {Promise<Query>}
+   * @throws {CloisterError} as `predict`
+   */
+  async query(row) {
     const { input, output } = this.#package;
+    const start = performance.now();
     const sealed = await this.#lwe.seal(this.#encryption, this.quantise(row));
     try {
-      const message = wrap(input, sealed.ciphertexts);
-      const result = await this.#service.infer(this.description, message, messageBytes(output));
-      return this.answer(sealed.key.open(unwrap(output, result)));
+      const ciphertext = wrap(input, sealed.ciphertexts);
+      const encrypted = performance.now();
+      const { body, evaluateMs } = await this.#service.infer(
+        this.description,
+        ciphertext,
+        messageBytes(output),
+      );
+      const received = performance.now();
+      const integers = sealed.key.open(unwrap(output, body));
+      const decrypted = performance.now();
+      return {
+        answer: this.answer(integers),
+        integers,
+        sent: { ciphertext, sha256: await sha256(ciphertext), bytesDown: body.length },
+        milliseconds: {
+          encrypt: encrypted - start,
+          network: Math.max(received - encrypted - (evaluateMs ?? 0), 0),
+          evaluate: evaluateMs,
+          decrypt: decrypted - received,
+        },
+      };
     } finally {
       sealed.key.wipe();
     }
+  }
+
+  /**
+   * What a row gives in the clear, computed here: nothing of it is sent.
+   *
+   * @param {readonly Cell[]} row as `predict` takes it
+   * @returns {Promise<Clear | null>} null where the service publishes no reference
+   * @throws {CloisterError} as `quantise`; or the reference is damaged, or of another model
+   */
+  async clear(row) {
+    const inputs = this.#inputs(row);
+    this.#reference ??= this.#fetchReference();
+    const reference = await this.#reference.catch((error) => {
+      this.#reference = null;
+      throw error;
+    });
+    if (!reference) return null;
+    const integers = reference.integerScores(inputs);
+    return {
+      quantised: this.answer(integers),
+      integers,
+      float: this.#answerOf(reference.floatScores(inputs)),
+    };
   }
 
   /**
@@ -127,8 +208,15 @@ export class EncryptedModel {
    * @returns {Answer}
    */
   answer(integers) {
-    const { card, link, outputScale } = this.#package;
-    const scores = outputScale.dequantise(integers);
+    return this.#answerOf(this.#package.outputScale.dequantise(integers));
+  }
+
+  /**
+   * @param {number[]} scores
+   * @returns {Answer}
+   */
+  #answerOf(scores) {
+    const { card, link } = this.#package;
     const isRegression = card.data.task === "regression";
     return {
       label: isRegression ? null : card.data.classes[classIndex(scores)] ?? null,
@@ -136,6 +224,16 @@ export class EncryptedModel {
       probabilities: probabilities(scores, link),
       scores,
     };
+  }
+
+  /** @param {readonly Cell[]} row */
+  #inputs(row) {
+    return toInputs(row, this.card.data, this.#outOfBounds);
+  }
+
+  async #fetchReference() {
+    const data = await this.#service.reference(this.description);
+    return data && readReference(data, this.#package, inputCount(this.card.data));
   }
 
   /** @returns {Encryption} */

@@ -2,15 +2,17 @@
 
 import { chunks } from "./archive.js";
 import { CloisterError, InvalidAnswer, RequestRefused, ServiceUnavailable } from "./errors.js";
-import { Mismatch, object, read } from "./shape.js";
+import { Mismatch, object, optional, read, text } from "./shape.js";
 
 const METADATA_LIMIT = 1 << 20;
 const CLIENT_LIMIT = 16 << 20;
+const REFERENCE_LIMIT = 64 << 20;
 const OCTETS = "application/octet-stream";
 const CLIENT_DIGEST = "Cloister-Client-Digest";
 /** Busy: asking again, later, may help. */
 const BUSY = [429, 502, 503, 504];
 const PAUSE_SECONDS = 1;
+const EVALUATE = /(?:^|,)\s*evaluate\s*;(?:[^,]*;)?\s*dur=([0-9]+(?:\.[0-9]+)?)/;
 
 /**
  * @param {RegExp} pattern
@@ -27,10 +29,21 @@ const metadata = object({
   parameters: object({
     version: matching(/^[1-9][0-9]{0,8}$/),
     client_digest: matching(/^[0-9a-f]{64}$/),
+    evaluator: optional(text),
   }, "ignore"),
 }, "ignore");
 
-/** @typedef {{ version: string, clientDigest: string }} Description What is served. */
+/**
+ * @typedef {object} Description What is served.
+ * @property {string} version
+ * @property {string} clientDigest SHA-256 of its client.zip
+ * @property {string | null} evaluator what evaluates, as the service says; null where it does not
+ */
+/**
+ * @typedef {object} Reply
+ * @property {Uint8Array<ArrayBuffer>} body
+ * @property {number | null} evaluateMs the encrypted evaluation, as the service says
+ */
 
 /** The requests about one model. */
 export class InferenceService {
@@ -70,7 +83,7 @@ export class InferenceService {
   async describe(version) {
     const path = version ? this.#version(version) : this.#model;
     const { parameters } = read(
-      await this.#exchange("GET", path, METADATA_LIMIT),
+      (await this.#exchange("GET", path, METADATA_LIMIT)).body,
       metadata,
       () =>
         new InvalidAnswer(
@@ -83,7 +96,8 @@ export class InferenceService {
         `asked for version ${version}, the service described ${parameters.version}`,
       );
     }
-    return { version: parameters.version, clientDigest: parameters.client_digest };
+    const { evaluator } = parameters;
+    return { version: parameters.version, clientDigest: parameters.client_digest, evaluator };
   }
 
   /**
@@ -93,9 +107,8 @@ export class InferenceService {
    * @throws {InvalidAnswer} its SHA-256 is not the description's
    */
   async clientZip({ version, clientDigest }) {
-    const body = await this.#exchange("GET", `${this.#version(version)}/client`, CLIENT_LIMIT);
-    const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", body));
-    const digest = Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const { body } = await this.#exchange("GET", `${this.#version(version)}/client`, CLIENT_LIMIT);
+    const digest = await sha256(body);
     if (digest !== clientDigest) {
       throw new InvalidAnswer(
         `client.zip has the SHA-256 ${digest}, but the service announced ${clientDigest}: it was ` +
@@ -117,6 +130,21 @@ export class InferenceService {
     return await this.#exchange("POST", path, limit, input, clientDigest);
   }
 
+  /**
+   * The circuit in the clear; null where it is not published.
+   *
+   * @param {Description} description
+   */
+  async reference({ version }) {
+    try {
+      const path = `${this.#version(version)}/reference`;
+      return (await this.#exchange("GET", path, REFERENCE_LIMIT)).body;
+    } catch (error) {
+      if (error instanceof RequestRefused && error.status === 404) return null;
+      throw error;
+    }
+  }
+
   /** @param {string} version */
   #version(version) {
     return `${this.#model}/versions/${encodeURIComponent(version)}`;
@@ -128,7 +156,7 @@ export class InferenceService {
    * @param {number} limit the most bytes that the answer may have
    * @param {Uint8Array<ArrayBuffer>} [body]
    * @param {string} [clientDigest]
-   * @returns {Promise<Uint8Array<ArrayBuffer>>}
+   * @returns {Promise<Reply>}
    */
   async #exchange(method, path, limit, body, clientDigest) {
     const headers = new Headers();
@@ -146,7 +174,13 @@ export class InferenceService {
     const end = performance.now() + 1000 * this.#retrySeconds;
     while (true) {
       const response = await this.#send(path, request);
-      if (response.ok) return await bounded(response, limit);
+      if (response.ok) {
+        const timing = EVALUATE.exec(response.headers.get("Server-Timing") ?? "")?.[1];
+        return {
+          body: await bounded(response, limit),
+          evaluateMs: timing === undefined ? null : Number(timing),
+        };
+      }
       const stated = Number(response.headers.get("Retry-After") ?? NaN);
       const pause = 1000 * (stated > 0 ? stated : PAUSE_SECONDS);
       if (!BUSY.includes(response.status)) {
@@ -178,6 +212,15 @@ export class InferenceService {
       );
     }
   }
+}
+
+/**
+ * @param {Uint8Array<ArrayBuffer>} bytes
+ * @returns {Promise<string>} in hexadecimal digits
+ */
+export async function sha256(bytes) {
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /**

@@ -65,7 +65,7 @@ def provision(settings: Settings) -> None:
         OSError: a volume cannot be read or written.
     """
     now, root = datetime.now(UTC).replace(microsecond=0), settings.federation_dir
-    outside = checked_names(settings.names)
+    outside, domain = checked_names(settings.names), checked_domain(settings.service_domain)
     own = _own_certificate(settings)
     if own is not None:
         own.check(outside, now)
@@ -79,13 +79,15 @@ def provision(settings: Settings) -> None:
         for service in SERVICES:
             folder = root / f"{service}-tls"
             place = Place(folder / "tls.crt", folder / "tls.key")
-            ensure_certificate(place, (service, *LOOPBACK), authority, now)
-            prove(place, trusted, (service, *LOOPBACK))
+            names = (*_inside(service, domain), *LOOPBACK)
+            ensure_certificate(place, names, authority, now)
+            prove(place, trusted, names)
         inside, fleet = (_joined(root / "fleet-tls" / name) for name in (INSIDE, OUTSIDE))
-        ensure_certificate(inside, (FLEET, *LOOPBACK), authority, now)
-        prove(inside, trusted, (FLEET, *LOOPBACK))
+        names = (*_inside(FLEET, domain), *LOOPBACK)
+        ensure_certificate(inside, names, authority, now)
+        prove(inside, trusted, names)
         if own is None:
-            outside = tuple(dict.fromkeys((FLEET, *LOOPBACK, *outside)))
+            outside = tuple(dict.fromkeys((*names, *outside)))
             ensure_certificate(fleet, outside, authority, now)
         else:
             use_own(fleet, own)
@@ -121,6 +123,25 @@ def checked_names(names: tuple[str, ...]) -> tuple[str, ...]:
             )
         checked.append(name.lower())
     return tuple(checked)
+
+
+def checked_domain(domain: str) -> str:
+    """Return a DNS domain in lower case, empty where there is none.
+
+    Raises:
+        CloisterError: it is none.
+    """
+    if domain and not _HOST_NAME.fullmatch(domain):
+        raise CloisterError(
+            f"CLOISTER_SERVICE_DOMAIN: {domain!r} is no DNS domain; name one such as "
+            "cloister.svc.cluster.local, without a dot at either end"
+        )
+    return domain.lower()
+
+
+def _inside(service: str, domain: str) -> tuple[str, ...]:
+    """Return the names of a service for those of the same network."""
+    return (service, f"{service}.{domain}") if domain else (service,)
 
 
 def _own_certificate(settings: Settings) -> OwnCertificate | None:

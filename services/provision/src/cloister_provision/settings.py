@@ -15,6 +15,9 @@ class Settings(ServiceSettings):
     """Folder whose subfolders, a volume each, get what one service needs."""
     federation_names: str = ""
     """Names and IP addresses at which sites reach the federation from outside, comma-separated."""
+    service_domain: str = ""
+    """DNS domain in which services are reached beside their bare names, such as
+    ``cloister.svc.cluster.local``: their certificates then bear the name in it too."""
     tls_certificate_file: Path | None = None
     """PEM file with a certificate of one's own for the address that sites reach, then any
     intermediate ones; an empty file is as good as none."""

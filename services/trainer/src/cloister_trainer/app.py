@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context
@@ -26,7 +27,7 @@ from cloister_trainer.checkpoint import Checkpoint, Checkpoints
 from cloister_trainer.collection import Collection
 from cloister_trainer.events import EventHandler, EventLog, run_events
 from cloister_trainer.exchange import Exchange
-from cloister_trainer.plain import PlainCollection
+from cloister_trainer.plain import OnSites, PlainCollection
 from cloister_trainer.plan import estimator_parameters, federation, inputs_digest, rounds
 from cloister_trainer.privacy import GaussianPrivacy
 from cloister_trainer.progress import Replies, seconds_left
@@ -96,11 +97,16 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
         rounds=total,
         quorum=settings.quorum,
         round_timeout=settings.round_timeout,
+        **_told(settings),
     )
     sites = await_sites()
     events.write("started", sites=len(sites), expected=settings.clients, rounds=total)
     config = _config(settings)
-    collection = _collection(exchange, settings, config, await_sites)
+
+    def on_sites(server_round: int | None, measured: Sequence[dict[str, Any]]) -> None:
+        events.write("sites", round=server_round, sites=measured)
+
+    collection = _collection(exchange, settings, config, await_sites, on_sites)
     checkpoint = checkpoints.load(data, private=settings.noise_multiplier is not None)
     course = Course(initial)
     if settings.standardise:
@@ -110,7 +116,7 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     training = Training(
         data=data,
         rounds=total,
-        collection=_collection(exchange, settings, fit_config, await_sites),
+        collection=_collection(exchange, settings, fit_config, await_sites, on_sites),
         aggregation=_aggregation(settings, data, course.standardisation),
         privacy=_privacy(settings),
     )
@@ -141,6 +147,21 @@ def train(grid: Grid, settings: Settings, events: EventLog) -> int:
     number = _publish(settings, digest, course, model, final)
     checkpoints.discard()
     return number
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    """Return what is trained, for those who follow it."""
+    private = settings.noise_multiplier is not None
+    return {
+        "model": settings.name,
+        "dataset": settings.data.dataset,
+        "task": settings.data.task,
+        "estimator": settings.estimator,
+        "strategy": settings.strategy,
+        "secure_aggregation": settings.secure_aggregation,
+        "delta": settings.delta if private else None,
+        "epsilon_budget": settings.epsilon_budget,
+    }
 
 
 def _check_moved(initial: LinearWeights, reached: LinearWeights) -> None:
@@ -190,6 +211,7 @@ def _collection(
     settings: Settings,
     config: ConfigRecord,
     await_sites: Callable[[], list[int]],
+    on_sites: OnSites,
 ) -> Collection:
     data = settings.data
     if settings.secure_aggregation:
@@ -203,7 +225,13 @@ def _collection(
             masking=Masking(settings.clipping_range, settings.max_examples),
         )
     return PlainCollection(
-        grid, data, config, await_sites, quorum=settings.quorum, timeout=settings.round_timeout
+        grid,
+        data,
+        config,
+        await_sites,
+        quorum=settings.quorum,
+        timeout=settings.round_timeout,
+        on_sites=on_sites,
     )
 
 

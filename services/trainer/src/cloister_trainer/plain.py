@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,10 @@ LOST = {
 """Errors that the SuperLink makes, and no site."""
 POLL_SECONDS = 1.0
 
+OnSites = Callable[[int | None, Sequence[dict[str, Any]]], None]
+"""Gets the round, None in the final evaluation, and what each site reported in it: ``site``, the
+number of its node as text, and its metrics by their names in ``cloister_shared.flower``."""
+
 log = logging.getLogger(__name__)
 
 
@@ -63,6 +67,7 @@ class PlainCollection:
         *,
         quorum: int,
         timeout: float,
+        on_sites: OnSites = lambda _round, _sites: None,
     ) -> None:
         """Prepare to collect.
 
@@ -74,6 +79,7 @@ class PlainCollection:
             await_sites: waits for the quorum and returns the sites that are online.
             quorum: valid replies without which a round fails.
             timeout: seconds for which replies are awaited.
+            on_sites: called with what single sites reported, where they report anything.
         """
         self._grid = grid
         self._expected = Expected(
@@ -86,6 +92,7 @@ class PlainCollection:
         self._await_sites = await_sites
         self._quorum = quorum
         self._timeout = timeout
+        self._on_sites = on_sites
 
     def moments(self) -> Moments:
         """Have all sites that are online sum their inputs, and return the total.
@@ -111,6 +118,7 @@ class PlainCollection:
         valid = self._require_quorum(f"round {server_round}", asked, found)
         if not self._expected.reports:
             return Collected(asked, len(valid), valid, None, None)
+        self._on_sites(server_round, _by_site(valid))
         examples = sum(cast("int", _metrics(reply)[flower.EXAMPLES]) for reply in valid)
         return Collected(asked, len(valid), valid, examples, self._mean_metrics(valid))
 
@@ -126,6 +134,7 @@ class PlainCollection:
         asked, received = self._ask(MessageType.EVALUATE, content)
         found = sorted_out(received, self._expected, with_arrays=False)
         valid = self._require_quorum("the final evaluation", asked, found)
+        self._on_sites(None, _by_site(valid))
         return FinalMetrics(sites=len(valid), **self._mean_metrics(valid))
 
     def _require_quorum(
@@ -338,6 +347,11 @@ def _check_metrics(content: RecordDict, expected: Expected) -> None:
         value = record[key]
         if not isinstance(value, int | float) or not 0 <= value <= high:
             raise CloisterError(f"its {key} is not a number from 0 to {high:g}")
+
+
+def _by_site(replies: Iterable[Message]) -> list[dict[str, Any]]:
+    # JavaScript, which reads it in the end, rounds numbers as large as these.
+    return [{"site": str(one.metadata.src_node_id), **_metrics(one)} for one in replies]
 
 
 def _metrics(reply: Message) -> MetricRecord:

@@ -24,6 +24,8 @@ class Caller:
     """Name of the API key, or ``ANONYMOUS``."""
     rate: str | None
     """``N/second`` or ``N/minute``; None for no limit."""
+    operator: bool = False
+    """Whether it may put versions into use."""
 
 
 class AccessControl:
@@ -77,9 +79,10 @@ class AccessControl:
         """
         self._look()
         if self._ring is None:
-            return Caller(ANONYMOUS, None)
+            # On loopback alone, which is the operator's own machine.
+            return Caller(ANONYMOUS, None, operator=True)
         key = self._ring.find(token) if token else None
-        return Caller(key.name, key.rate) if key else None
+        return Caller(key.name, key.rate, key.operator) if key else None
 
     def _look(self) -> None:
         now = self._clock()

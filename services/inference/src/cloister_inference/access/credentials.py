@@ -85,6 +85,8 @@ class ApiKey(BaseModel):
     created: AwareDatetime
     rate: str | None = None
     """``N/second`` or ``N/minute``; None for no limit."""
+    operator: bool = False
+    """Whether it may put versions into use."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -179,12 +181,13 @@ class ApiKeyStore:
         except FileNotFoundError:
             return ()
 
-    def create(self, name: str, rate: str | None) -> str:
+    def create(self, name: str, rate: str | None, *, operator: bool = False) -> str:
         """Add a key and return its token, which is stored nowhere.
 
         Args:
             name: plain, and of no other key.
             rate: ``N/second`` or ``N/minute``; None for no limit.
+            operator: whether it may put versions into use.
 
         Raises:
             CloisterError: the name or the rate cannot be, or the file is damaged.
@@ -212,6 +215,7 @@ class ApiKeyStore:
                 digest=digest_bytes(token.encode()),
                 created=self._clock(),
                 rate=rate,
+                operator=operator,
             )
             self._write((*keys, added))
         return token

@@ -60,6 +60,78 @@ INDEX_REQUESTS = {
     "all": {"summary": "All versions", "value": {}},
     "ready": {"summary": "Those that are loaded", "value": {"ready": True}},
 }
+VERSIONS = {
+    "name": "digits",
+    "serving": "1",
+    "registered": "1",
+    "versions": [
+        {
+            "version": "1",
+            "state": "READY",
+            "reason": "",
+            "evaluator": "native",
+            "evaluator_reason": "avx512: equal to Concrete's run on 4 inputs",
+            "created": "2026-01-05T09:00:00Z",
+            "model_version": 1,
+            "training": {
+                "estimator": "LogisticRegression",
+                "dataset": "digits",
+                "task": "classification",
+                "accuracy": 0.95,
+                "absolute_error": None,
+                "loss": 0.21,
+                "sites": 3,
+                "rounds": 5,
+                "strategy": "FedAvg",
+                "secure_aggregation": False,
+                "epsilon": None,
+                "delta": None,
+            },
+            "cost": {
+                "input_bytes": 1680,
+                "output_bytes": 108264,
+                "compact_input_bytes": 252,
+                "compact_output_bytes": 47740,
+                "evaluation_key_bytes": 0,
+                "floor_ms": 0.07,
+                "features": 59,
+                "outputs": 10,
+                "bits_inputs": 8,
+                "bits_weights": 8,
+                "lwe_dimension": 1352,
+            },
+            "proof": {"verified": 64, "probes": 4096, "differing": 12},
+        }
+    ],
+}
+DETAILS = {
+    "model_version": 1,
+    "model_digest": "4f" * 32,
+    "client_digest": "0a" * 32,
+    "circuit": {
+        "n_features": 59,
+        "n_card_features": 64,
+        "n_outputs": 10,
+        "bits_inputs": 8,
+        "bits_weights": 8,
+        "width": 20,
+        "signed": True,
+        "lwe_dimension": 1352,
+        "input_bytes": 1680,
+        "input_data_offset": 200,
+        "input_data_bytes": 1416,
+        "output_bytes": 108264,
+        "compact": None,
+        "evaluation_keys": None,
+    },
+    "verification": {"extreme": 20, "boundary": 3, "random": 16},
+    "agreement": {"probes": 4096, "differing": 12, "share": 0.0029296875},
+    "floor_ms": 0.07,
+    "libraries": {"concrete-ml": "1.9.0", "concrete-python": "2.10.0"},
+}
+PROMOTE_REQUESTS = {
+    "version": {"summary": "A version", "value": {"parameters": {"version": "1"}}},
+}
 LOAD_REQUESTS = {
     "current": {"summary": "The current version", "value": {}},
     "version": {"summary": "A version", "value": {"parameters": {"version": "1"}}},

@@ -188,6 +188,7 @@ _MESSAGES = (
     protocol.InferenceAnswer,
     protocol.IndexRequest,
     protocol.LoadRequest,
+    protocol.PromoteRequest,
     protocol.UnloadRequest,
 )
 """Bodies, and parts of them, that the endpoints take apart themselves."""
@@ -211,6 +212,10 @@ READY = _answer("Some model can be served.", examples.READY) | _problems(
     {404: "The service is stopping.", 503: "No model can be served."}
 )
 MODEL = _answer("The version that serves.", examples.MODEL) | _problems(_NO_MODEL)
+DETAILS = _answer("The details of its manifest.", examples.DETAILS) | _problems(_NO_MODEL)
+VERSIONS = _answer("Every version, the newest first.", examples.VERSIONS) | _problems(
+    {404: "There is no such model.", 503: "The registry of artifacts cannot be read."}
+)
 MODEL_READY = _answer("It can be served.", examples.MODEL_READY) | _problems(_NO_MODEL)
 CLIENT = (
     _binary(
@@ -243,8 +248,20 @@ UNLOAD = _done("The model is no longer served.") | _problems(
     _CONTROL | {404: "There is no such model.", 503: "The registry of artifacts cannot be read."},
     examples.REPOSITORY_PROBLEMS,
 )
+PROMOTE = _done("The version serves.") | _problems(
+    _BODY
+    | {
+        403: "Clients may not put versions into use here, or this API key is no operator's.",
+        404: "There is no such model or version.",
+        415: "The body is not application/json, or is compressed.",
+        503: f"{_UNAVAILABLE} Or the choice cannot be kept.",
+    },
+    examples.REPOSITORY_PROBLEMS,
+)
 INDEX_REQUEST = _request_body(protocol.IndexRequest, examples.INDEX_REQUESTS)
 LOAD_REQUEST = _request_body(protocol.LoadRequest, examples.LOAD_REQUESTS)
+PROMOTE_REQUEST = _request_body(protocol.PromoteRequest, examples.PROMOTE_REQUESTS)
+PROMOTE_REQUEST["requestBody"]["required"] = True
 UNLOAD_REQUEST = _request_body(protocol.UnloadRequest, examples.UNLOAD_REQUESTS)
 
 

@@ -24,10 +24,14 @@ from cloister_inference.protocol import (
     IndexEntry,
     ModelMetadata,
     ModelParameters,
+    ModelVersion,
+    ModelVersions,
 )
+from cloister_inference.serving.catalogue import Published
 from cloister_inference.serving.model import Download, Model
-from cloister_inference.serving.repository import Repository
+from cloister_inference.serving.repository import Repository, State
 from cloister_inference.serving.scheduler import Scheduler
+from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.open_inference import CLIENT_DIGEST, CLIENT_DIGEST_PARAMETER, OCTETS
 
 CONCRETES = Forms()
@@ -102,6 +106,10 @@ class DataPlane:
             ),
         )
 
+    async def details(self, name: str, version: str) -> ArtifactDetails:
+        """Return what was compiled and proven; raises as ``model`` does."""
+        return (await self.model(name, version)).details
+
     async def client(self, name: str, version: str) -> Download:
         """Return client.zip; raises as ``model`` does."""
         return (await self.model(name, version)).client
@@ -145,6 +153,39 @@ class DataPlane:
             UnavailableError: it cannot be served.
         """
         await asyncio.to_thread(self._repository.load, name, version)
+
+    async def promote(self, name: str, version: str) -> None:
+        """Put a version into use; raises as ``Repository.promote`` does."""
+        await asyncio.to_thread(self._repository.promote, name, version)
+
+    async def versions(self, name: str) -> ModelVersions:
+        """Tell all that is known of a model's versions, loading none for it.
+
+        Raises:
+            UnknownError: there is no such model.
+            UnavailableError: the registry cannot be read, and none is loaded.
+        """
+        published = await asyncio.to_thread(self._repository.published, name)
+        serving, in_use = await asyncio.to_thread(self._repository.serving, name)
+        return ModelVersions(
+            name=name,
+            serving=None if serving is None else str(serving),
+            registered=None if in_use is None else str(in_use),
+            versions=tuple(
+                self._version(name, state, about) for state, about in reversed(published)
+            ),
+        )
+
+    def _version(self, name: str, state: State, about: Published) -> ModelVersion:
+        model = None if state.reason else self._repository.loaded(name, str(state.version))
+        return ModelVersion(
+            version=str(state.version),
+            state="UNAVAILABLE" if state.reason else "READY",
+            reason=state.reason,
+            evaluator=model.circuit.name if model else None,
+            evaluator_reason=model.evaluation.reason if model else None,
+            **dict(about),
+        )
 
     async def unload(self, name: str) -> None:
         """Stop serving a model; raises as ``load`` does."""

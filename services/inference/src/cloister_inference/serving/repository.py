@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from cloister_inference.observability.metrics import Metrics
 from cloister_inference.problems import UnavailableError, UnknownError, UnloadedError
+from cloister_inference.serving.catalogue import Published, describe
+from cloister_inference.serving.choices import Choices
 from cloister_inference.serving.model import Model
 from cloister_shared.errors import CloisterError
 from cloister_shared.registry import Registry, Version
@@ -62,6 +64,7 @@ class Repository:
         metrics: Metrics,
         *,
         keep: int,
+        choices: Choices | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serve the artifacts of a registry.
@@ -72,9 +75,12 @@ class Repository:
                 evaluation for example, may go on using it after it is let go here.
             metrics: counts the loads.
             keep: loaded versions, over all models, besides those that serve.
+            choices: versions that serve in the place of those that the registry puts into use;
+                none by default, and none are taken.
             clock: seconds, never going back.
         """
         self._registry = registry
+        self._choices = choices or Choices(None)
         self._load = load
         self._metrics = metrics
         self._keep = keep
@@ -241,6 +247,72 @@ class Repository:
                 raise
             raise UnavailableError(f"{error}; version {serving.version} goes on serving") from None
 
+    def promote(self, name: str, version: str) -> Model:
+        """Have a version serve in the place of the one that the registry puts into use.
+
+        It serves until the registry puts another one into use. Other processes that share the
+        choices follow with their next look.
+
+        Args:
+            name: of the model.
+            version: its number.
+
+        Returns:
+            The version, which serves.
+
+        Raises:
+            UnknownError: there is no such model or version.
+            UnavailableError: it cannot be served, or the choice cannot be kept; nothing changes.
+        """
+        if not self._choices.can_keep:
+            raise UnavailableError("choices of versions are not kept here (CLOISTER_CHOICES_DIR)")
+        if not self.versions(name):
+            raise self._unknown(name)
+        model = self.load(name, version)
+        with self._following:
+            try:
+                self._choices.choose(name, model.version, self._registry.current(name))
+            except OSError as error:
+                log.error("the choice of version %s of %s cannot be kept: %s", version, name, error)
+                raise UnavailableError(
+                    "the choice cannot be kept; the service's log says why"
+                ) from error
+            self._follow_now(name)
+        log.info("version %d of %s was put into use over HTTP", model.version, name)
+        return model
+
+    def published(self, name: str) -> list[tuple[State, Published]]:
+        """Return all that is known of every version of a model, loading none for it, ascending.
+
+        Raises:
+            UnknownError: there is no such model.
+            UnavailableError: the registry cannot be read, and none is loaded.
+        """
+        self._look_once()
+        numbers = self.versions(name)
+        if not numbers:
+            raise self._unknown(name)
+        return [
+            (
+                State(name, number, self._reason(name, number)),
+                describe(self._registry, name, number),
+            )
+            for number in numbers
+        ]
+
+    def serving(self, name: str) -> tuple[int | None, int | None]:
+        """Return the version that serves, and the one that the registry puts into use.
+
+        Args:
+            name: of a model.
+        """
+        with self._lock:
+            serving = self._serving.get(name)
+        try:
+            return serving, self._registry.current(name)
+        except (CloisterError, OSError):
+            return serving, None
+
     def unload(self, name: str) -> None:
         """Let all versions of a model go, and refuse it until ``load`` asks for it again.
 
@@ -256,6 +328,20 @@ class Repository:
             for key in [key for key in self._models if key[0] == name]:
                 self._remove(key)
         log.info("unloaded %s", name)
+
+    def _in_use(self, name: str) -> int | None:
+        """Return the version that is to serve.
+
+        Raises:
+            CloisterError: ``name`` is not valid.
+            OSError: the registry cannot be read.
+        """
+        current = self._registry.current(name)
+        chosen = self._choices.instead_of(name, current)
+        # One that was deleted is nobody's choice any more.
+        if chosen is None or chosen == current or self._registry.is_gone(name, chosen):
+            return current
+        return chosen
 
     def _look_once(self) -> None:
         if not self._looked.is_set():
@@ -294,7 +380,7 @@ class Repository:
         Raises:
             OSError: the registry cannot be read.
         """
-        current = self._registry.current(name)
+        current = self._in_use(name)
         with self._lock:
             serving = self._serving.get(name)
             if name in self._unloaded or current is None or current == serving:
@@ -452,7 +538,7 @@ class Repository:
 
     def _current(self, name: str) -> int:
         try:
-            current = self._registry.current(name)
+            current = self._in_use(name)
         except CloisterError:
             current = None
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import httpx
 import typer
 
 from cloister_keyholder.keys.stored_key import KeyFolder
@@ -22,12 +23,23 @@ def chosen(ctx: typer.Context, url: str | None, model: str | None) -> Settings:
     )
 
 
-def open_model(settings: Settings, version: int | None = None) -> EncryptedModel:
-    """Open a version of the model, by default the current one; raises as ``EncryptedModel``."""
+def open_model(
+    settings: Settings,
+    version: int | None = None,
+    transport: httpx.BaseTransport | None = None,
+) -> EncryptedModel:
+    """Open a version of the model, by default the current one; raises as ``EncryptedModel``.
+
+    Args:
+        settings: the service, the model, and how it is queried.
+        version: of the model.
+        transport: what httpx sends through; its own by default.
+    """
     return EncryptedModel(
         settings.url,
         settings.model,
         version=version,
+        transport=transport,
         retry_seconds=settings.retry_seconds,
         limits=Limits(settings.processes, settings.connections, settings.batch),
         api_key=read_api_key(settings.api_key_path),

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from cloister_keyholder.errors import KeyholderError
 from cloister_keyholder.keys.stored_key import StoredKey, StoredKeys
@@ -12,6 +12,9 @@ from cloister_keyholder.querying.slots import Slots
 from cloister_keyholder.service.api import KeyService
 
 T = TypeVar("T")
+KeyState = Literal["absent", "making", "uploading", "ready"]
+"""Of a stored key: none was asked for yet, it is made or read, its evaluation keys are uploaded, or
+queries can be encrypted under it."""
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,12 @@ class UploadedKeys:
         self._keys = keys
         self._ready: StoredKey | None = None
         self._changing = Slots(1)
+        self._step: KeyState | None = None
+
+    @property
+    def state(self) -> KeyState:
+        """How far the key is; the first two states can take seconds, or minutes."""
+        return self._step or ("ready" if self._ready else "absent")
 
     def ready(self) -> Flow[StoredKey]:
         """Return the key to encrypt under.
@@ -47,15 +56,23 @@ class UploadedKeys:
             yield from wait([slot])
             key = self._ready
             if key is None or not self._keys.is_current(key):
-                # Takes seconds where one is made, and reads files in any case.
-                (key,) = yield from wait([_in_thread(self._keys.current)])
-                if not (yield from self._service.has(key.digest)):
-                    yield from self._service.upload(key.digest, key.evaluation_keys)
-                self._ready = key
+                key = self._ready = yield from self._uploaded()
                 yield from self._delete_retired()
             return key
         finally:
             self._changing.release(slot)
+
+    def _uploaded(self) -> Flow[StoredKey]:
+        try:
+            # Takes seconds where one is made, and reads files in any case.
+            self._step = "making"
+            (key,) = yield from wait([_in_thread(self._keys.current)])
+            if not (yield from self._service.has(key.digest)):
+                self._step = "uploading"
+                yield from self._service.upload(key.digest, key.evaluation_keys)
+        finally:
+            self._step = None
+        return key
 
     def is_missing(self, key: StoredKey) -> Flow[bool]:
         """Whether the service lacked a key that was ready, which is then no longer taken for ready.

@@ -28,8 +28,9 @@ def compilation_facts(published: Published) -> list[Fact]:
     ]
     if published.details is None:
         return facts
+    compiled = [("Compiled", moment(published.compiled))] if published.compiled else []
     return [
-        ("Compiled", moment(published.compiled)),
+        *compiled,
         *facts,
         *_checked(published.details, published.card),
     ]

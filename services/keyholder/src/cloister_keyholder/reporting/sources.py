@@ -28,8 +28,9 @@ class Published:
     """Inputs that the circuit takes."""
     lwe_dimension: int
     compiled: datetime | None
-    """This and the next the registry of artifacts alone tells."""
+    """None where the registry of artifacts is not read, which alone tells it."""
     details: ArtifactDetails | None
+    """None where a service does not tell them."""
 
 
 def from_registry(artifacts: Path, name: str, version: int | None) -> Published:
@@ -70,7 +71,7 @@ def from_service(model: EncryptedModel) -> Published:
         circuit_features=model.specs.n_features,
         lwe_dimension=model.specs.lwe_dimension,
         compiled=None,
-        details=None,
+        details=model.details(),
     )
 
 

@@ -20,7 +20,7 @@ from cloister_keyholder.package.archive import read_members
 from cloister_keyholder.querying.flow import Flow
 from cloister_keyholder.service.batch import answer_limit, pack, unpack
 from cloister_keyholder.service.transport import Exchanges, FileBody
-from cloister_shared.artifact import REFERENCE
+from cloister_shared.artifact import REFERENCE, ArtifactDetails
 from cloister_shared.compact import Compact
 from cloister_shared.digests import digest_bytes
 from cloister_shared.errors import CloisterError
@@ -65,7 +65,8 @@ class Description:
     compact: Compact | None = None
     """How far messages are rounded in the compact form, where the service takes it."""
     evaluator: str | None = None
-    """What the service says evaluates it."""
+    """What evaluates at the service, as it says: ``native`` or ``concrete``; None where it does not
+    say."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,26 @@ class InferenceService:
                 "or the service is broken"
             )
         return reply.body
+
+    def details(self, version: int) -> Flow[ArtifactDetails | None]:
+        """Return what a version was compiled to and proven by, or None where it is not told.
+
+        Raises:
+            InvalidAnswer: it is something else.
+        """
+        path = f"{self._version(version)}/details"
+        try:
+            reply = yield from self._transport.exchange("GET", path, limit=METADATA_LIMIT)
+        except RequestRefused as error:
+            if error.status == 404:
+                return None
+            raise
+        try:
+            return ArtifactDetails.model_validate_json(reply.body)
+        except ValidationError:
+            raise InvalidAnswer(
+                f"{self._transport.url}{path} does not tell of a compiled model"
+            ) from None
 
     def reference(self, version: int, read: Callable[[Path], Read]) -> Flow[Read | None]:
         """Return the circuit in the clear, or None where it is not published.

@@ -15,6 +15,7 @@ from cloister_inference.api.endpoints.parameters import (
 )
 from cloister_inference.api.openapi import ZIP
 from cloister_inference.serving.model import Download
+from cloister_shared.artifact import ArtifactDetails
 from cloister_shared.open_inference import OCTETS
 
 router = APIRouter(tags=["models"])
@@ -33,6 +34,16 @@ async def version_metadata(name: Name, version: Version, plane: Plane) -> protoc
 
 
 @router.get(
+    MODEL + "/versions",
+    summary="All that is known of a model's versions",
+    responses=openapi.VERSIONS,
+)
+async def model_versions(name: Name, plane: Plane) -> protocol.ModelVersions:
+    """Which serves, and of each version metrics, sizes and cost; loads none for it."""
+    return await plane.versions(name)
+
+
+@router.get(
     MODEL + "/ready",
     summary="Whether the current version can be served",
     responses=openapi.MODEL_READY,
@@ -48,6 +59,16 @@ async def model_ready(name: Name, plane: Plane) -> protocol.ModelReady:
 async def version_ready(name: Name, version: Version, plane: Plane) -> protocol.ModelReady:
     """Load the version if need be, and answer 200 if it can be served."""
     return protocol.ModelReady(name=(await plane.model(name, version)).name)
+
+
+@router.get(
+    VERSION + "/details",
+    summary="What was compiled, and what was proven before it was published",
+    responses=openapi.DETAILS,
+)
+async def version_details(name: Name, version: Version, plane: Plane) -> ArtifactDetails:
+    """Bits, sizes, verification, agreement with the float model, versions of libraries."""
+    return await plane.details(name, version)
 
 
 @router.get(

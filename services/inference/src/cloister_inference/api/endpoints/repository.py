@@ -13,7 +13,13 @@ from cloister_inference.problems import MediaTypeError, NoControlError
 
 REPOSITORY_MODEL = "/v2/repository/models/{name}"
 
-Message = TypeVar("Message", protocol.IndexRequest, protocol.LoadRequest, protocol.UnloadRequest)
+Message = TypeVar(
+    "Message",
+    protocol.IndexRequest,
+    protocol.LoadRequest,
+    protocol.PromoteRequest,
+    protocol.UnloadRequest,
+)
 
 router = APIRouter(tags=["repository"])
 
@@ -58,6 +64,39 @@ async def repository_load(request: Request, name: Name, plane: Plane) -> Respons
     """
     version = (await _read(request, protocol.LoadRequest)).parameters.version
     await plane.load(name, None if version is None else str(version))
+    return Response()
+
+
+async def _check_operator(request: Request) -> None:
+    if not request.state.caller.operator:
+        raise NoControlError(
+            "this API key may not put versions into use: that is for an operator's "
+            "(api-keys create NAME --operator)"
+        )
+
+
+async def _check_json(request: Request) -> None:
+    # A page elsewhere may send other types without asking first.
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise MediaTypeError("send the body as application/json")
+
+
+@router.post(
+    REPOSITORY_MODEL + "/promote",
+    summary="Put a version into use",
+    response_class=Response,
+    responses=openapi.PROMOTE,
+    dependencies=[*CONTROL, Depends(_check_operator), Depends(_check_json)],
+    openapi_extra=openapi.PROMOTE_REQUEST,
+)
+async def repository_promote(request: Request, name: Name, plane: Plane) -> Response:
+    """Have a version serve requests that name none, once it is loaded.
+
+    It serves at all replicas, through restarts, until the registry of artifacts puts another
+    version into use: by a publication, or by ``promote`` or ``rollback`` there.
+    """
+    await plane.promote(name, (await _read(request, protocol.PromoteRequest)).parameters.version)
     return Response()
 
 

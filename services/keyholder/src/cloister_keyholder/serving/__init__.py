@@ -1,0 +1,1 @@
+"""The key holder's HTTP interface, for programs and pages of the same machine."""
