@@ -25,7 +25,13 @@ SIMULATED = ("simulated", "simulated/train", "compile", "simulated/evaluate")
 """All of compose.yaml."""
 BY_HAND = {"provision", "sites", "api-keys"}
 """Services of compose.yaml that a person runs, outside of the cluster or in a container of it."""
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+CLUSTERS_OWN = {"prometheus"}
+"""Services whose part a cluster has its own for."""
+COMPOSE: dict[str, Any] = {
+    name: service
+    for name, service in yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].items()
+    if name not in CLUSTERS_OWN
+}
 
 Document = dict[str, Any]
 

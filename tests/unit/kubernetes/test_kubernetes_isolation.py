@@ -89,8 +89,9 @@ def test_every_service_has_its_counterpart() -> None:
 def test_it_is_on_composes_networks(service: str) -> None:
     labels = PODS[service].labels
     joined = {key.removeprefix(LABEL) for key in labels if key.startswith(LABEL)} - {"names"}
-    # On that one is nobody else, and it is reached on loopback alone: by kubectl port-forward.
-    assert joined == networks(service) - {"console"}
+    # On the first is nobody else, and it is reached on loopback alone: by kubectl port-forward. The
+    # other is for Prometheus, of which a cluster has its own.
+    assert joined == networks(service) - {"console", "watch"}
 
 
 def test_whoever_is_reached_is_called_and_no_other() -> None:

@@ -40,7 +40,7 @@ OTHERWISE = {
     # Served with API keys or not at all.
     ("inference", "CLOISTER_PUBLISHED_HOST"): "0.0.0.0",  # noqa: S104
     # What collects logs of a cluster reads JSON.
-    ("trainer", "CLOISTER_LOG_FORMAT"): "json",
+    **{(name, "CLOISTER_LOG_FORMAT"): "json" for name in set(COMPOSE) - BY_HAND},
 }
 
 

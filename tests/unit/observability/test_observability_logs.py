@@ -28,6 +28,7 @@ SHAPE = {"time", "level", "service", "logger", "message"}
 WRONG = {
     "client": {"INSECURE": "x"},
     "compiler": {"TOLERANCE": "x"},
+    "console": {"PORT": "x"},
     "dealer": {"PORT": "x"},
     "enrolment": {"PORT": "x"},
     "fleet": {"PORT": "x"},
