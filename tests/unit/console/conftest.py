@@ -30,7 +30,8 @@ def console(events_dir: Path) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+# No longer than a module: while it lives, an event loop runs, which other tests want to start.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:

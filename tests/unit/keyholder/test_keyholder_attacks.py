@@ -6,8 +6,10 @@ what came out of them, and here a key opens one and nothing goes back.
 """
 
 import math
+import re
 from typing import Any
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -185,6 +187,20 @@ def test_the_form_alone_decides_whether_a_result_is_refused(
                     key.decrypt(damaged)
 
 
+def with_ids_by_place(requests: list[httpx.Request]) -> list[Any]:
+    """What a service sees of requests, their random ids told by where each came first."""
+    places: dict[str, int] = {}
+    seen = []
+    for request in requests:
+        headers = dict(request.headers)
+        drawn = headers.pop("x-request-id")
+        assert re.fullmatch(r"[0-9a-f]{32}", drawn)
+        place = places.setdefault(drawn, len(places))
+        content = len(request.read())
+        seen.append((request.method, request.url.path, place, sorted(headers.items()), content))
+    return seen
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("count", [1, 12])
 def test_the_service_sees_the_same_whatever_it_answers(
@@ -214,10 +230,7 @@ def test_the_service_sees_the_same_whatever_it_answers(
             else:
                 with pytest.raises(InvalidResult):
                     model.predict(digits_data[0][:count])
-        seen[name] = [
-            (request.method, request.url.path, sorted(request.headers.items()), len(request.read()))
-            for request in digits_service.requests
-        ]
+        seen[name] = with_ids_by_place(digits_service.requests)
     assert seen["good"] == seen["crafted"] == seen["random"]
     # What cannot be opened ends the call: no request tells why, and there are none after those that
     # were on their way.

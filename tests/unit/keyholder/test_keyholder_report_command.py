@@ -76,10 +76,12 @@ def test_the_service_tells_of_the_model_and_is_asked_for_nothing_else(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     found = Page(path.read_text())
     assert "8 of 8 predictions, 8 of 8 bit by bit." in found.text
-    assert "Verification" not in found.facts
+    assert "runs under real encryption" in found.facts["Verification"]
+    assert "Compiled" not in found.facts
     sent = [(request.method, request.url.path) for request in breast_cancer_service.requests]
     root = "/v2/models/breast_cancer"
-    assert sent == [("GET", root), ("GET", f"{root}/versions/1/client")]
+    version = f"{root}/versions/1"
+    assert sent == [("GET", root), ("GET", f"{version}/client"), ("GET", f"{version}/details")]
 
 
 @pytest.mark.usefixtures("evaluated")
