@@ -13,6 +13,6 @@ def stack() -> Iterator[Stack]:
     """The project with its images built and nothing running, removed afterwards."""
     stack = Stack()
     stack.compose("down", "--volumes", "--timeout", "5")
-    stack.compose("build", seconds=BUILD_SECONDS)
+    stack.compose("--profile", "*", "build", seconds=BUILD_SECONDS)
     yield stack
     stack.compose("down", "--volumes", "--timeout", "5")

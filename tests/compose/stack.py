@@ -38,6 +38,7 @@ class Stack:
     url = f"http://127.0.0.1:{API_PORT}"
 
     def __init__(self, project: str = PROJECT, file: str = "compose.yaml") -> None:
+        self._project = project
         self._settings: dict[str, str] = {}
         # Not the settings that a user may have in .env.
         self._compose = ["docker", "compose", "--project-name", project, "--file", file]
@@ -108,7 +109,16 @@ class Stack:
 
     def logs(self, service: str) -> str:
         """All log lines of a service's containers."""
+        # One that was removed just before is still listed for a moment, without a log.
+        self.until(lambda: not self._removing(service), f"the removal of a {service}")
         return self.compose("logs", "--no-color", "--no-log-prefix", service)
+
+    def _removing(self, service: str) -> bool:
+        states = ("--filter", "status=removing", "--filter", "status=dead")
+        of = ("--filter", f"label=com.docker.compose.project={self._project}")
+        named = ("--filter", f"label=com.docker.compose.service={service}")
+        listed = ["docker", "ps", "--all", "--quiet", *states, *of, *named]
+        return bool(subprocess.run(listed, capture_output=True, check=True).stdout.strip())
 
     def report(self) -> dict[str, Any]:
         """The key holder's last report."""
