@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ import pytest
 from cloister_shared.card import FinalMetrics, ModelCard
 from cloister_shared.logs import JsonFormatter
 from cloister_shared.schema import DatasetSchema, Feature
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 Floats = np.ndarray[Any, Any]
 
@@ -53,3 +56,17 @@ def json_lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     root.removeHandler(handler)
     root.setLevel(level)
+
+
+# No longer than a module: while it lives, an event loop runs, which other tests want to start.
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """The system's Chromium, which tests of pages are skipped without."""
+    # Most tests need none.
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+        yield launched
+        launched.close()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from pages import CHROMIUM, Visit
-from playwright.sync_api import Browser, sync_playwright
+from pages import Visit
+from playwright.sync_api import Browser
 
 from cloister_cli.processes import Processes, free_ports
 from cloister_console.app import create_app
@@ -28,16 +28,6 @@ def console(events_dir: Path) -> Iterator[TestClient]:
     app = create_app(Settings(events_dir=events_dir))
     with TestClient(app, base_url="http://127.0.0.1:8080") as client:
         yield client
-
-
-# No longer than a module: while it lives, an event loop runs, which other tests want to start.
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        with_browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield with_browser
-        with_browser.close()
 
 
 StartConsole = Callable[[int, str], str]

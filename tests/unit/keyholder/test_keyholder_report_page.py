@@ -1,12 +1,11 @@
 """A report in a real browser: on a screen, on a phone, in the dark and on paper."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from report_pages import FINAL, MADE, rounds_of, with_card
 from test_keyholder_report import HOSTILE, hostile_card
 
@@ -24,15 +23,6 @@ pytestmark = pytest.mark.skipif(
 )
 Data = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 Scheme = Literal["light", "dark"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        with_browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield with_browser
-        with_browser.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from cloister_keyholder import EncryptedModel
 
@@ -39,15 +39,6 @@ def page_url(page_port: int) -> Iterator[str]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{page_port}/demo/"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        with_browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield with_browser
-        with_browser.close()
 
 
 class Visit:
